@@ -1,0 +1,2 @@
+//! The `onnxd` process.
+fn main() {}
