@@ -1,0 +1,242 @@
+//! The requests of one model that wait for a worker: groups that may share a run, first in, first
+//! out inside a group, the group with the oldest request first.
+//!
+//! Pure: no lock, no clock, no channel. Generic over key and payload, so that tests queue integers.
+//! A request can be taken out at any time by the key that `push` gave for it.
+
+use std::collections::VecDeque;
+
+use slab::Slab;
+use tokio::time::Instant;
+
+use super::policy::{BatchPolicy, CutReason, Decision, QueueView};
+use crate::deadline::Deadline;
+
+/// A waiting request.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// Rows that it adds to a run.
+    pub rows: usize,
+    /// When it came.
+    pub enqueued_at: Instant,
+    /// When it is worth nothing any more.
+    pub deadline: Deadline,
+    /// Whatever travels with it.
+    pub payload: T,
+}
+
+/// Finds a waiting request again. Never reused for another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobKey {
+    slot: usize,
+    serial: u64,
+}
+
+/// Requests that run together.
+#[derive(Debug)]
+pub struct Cut<T> {
+    /// The riders, oldest first, with the keys that they had.
+    pub riders: Vec<(JobKey, Entry<T>)>,
+    /// Requests that were found expired on the way; they must be answered, not run.
+    pub expired: Vec<Entry<T>>,
+    /// Rows of all riders.
+    pub rows: usize,
+    /// Why now.
+    pub reason: CutReason,
+}
+
+/// All waiting requests of a model.
+#[derive(Debug)]
+pub struct Pending<K, T> {
+    slots: Slab<Waiting<T>>,
+    groups: Vec<Group<K>>,
+    next_serial: u64,
+    rows: usize,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    serial: u64,
+    entry: Entry<T>,
+}
+
+/// One group. `fifo` may hold keys of requests that have left; they are passed over.
+#[derive(Debug)]
+struct Group<K> {
+    /// `None`: each request of this group runs alone.
+    key: Option<K>,
+    fifo: VecDeque<JobKey>,
+    jobs: usize,
+    rows: usize,
+}
+
+/// Keys of departed requests that a group may hold before it is swept, beyond one per request.
+const STALE_KEYS: usize = 64;
+
+impl<K, T> Default for Pending<K, T> {
+    fn default() -> Self {
+        Self { slots: Slab::new(), groups: Vec::new(), next_serial: 0, rows: 0 }
+    }
+}
+
+impl<K: PartialEq + Clone, T> Pending<K, T> {
+    /// Requests that wait.
+    pub fn jobs(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Rows that wait.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Adds a request to the group of `key`, or to those that run alone.
+    pub fn push(&mut self, key: Option<&K>, entry: Entry<T>) -> JobKey {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let rows = entry.rows;
+        let slot = self.slots.insert(Waiting { serial, entry });
+        let job = JobKey { slot, serial };
+        let position = self.groups.iter().position(|group| group.key.as_ref() == key);
+        let position = position.unwrap_or_else(|| {
+            let fifo = VecDeque::new();
+            self.groups.push(Group { key: key.cloned(), fifo, jobs: 0, rows: 0 });
+            self.groups.len() - 1
+        });
+        let group = &mut self.groups[position];
+        group.fifo.push_back(job);
+        group.jobs += 1;
+        group.rows += rows;
+        self.rows += rows;
+        job
+    }
+
+    /// Takes a waiting request out; `None` if it waits no more. `key` is the one it came with.
+    pub fn remove(&mut self, key: Option<&K>, job: JobKey) -> Option<T> {
+        let entry = self.take_slot(job)?;
+        let position = self.groups.iter().position(|group| group.key.as_ref() == key)?;
+        let group = &mut self.groups[position];
+        group.jobs -= 1;
+        group.rows -= entry.rows;
+        let slots = &self.slots;
+        let waits = |job: &JobKey| slots.get(job.slot).is_some_and(|w| w.serial == job.serial);
+        if group.fifo.len() > 2 * group.jobs + STALE_KEYS {
+            group.fifo.retain(waits);
+        } else {
+            // The front must be a request that waits: its age is the group's.
+            while group.fifo.front().is_some_and(|job| !waits(job)) {
+                group.fifo.pop_front();
+            }
+        }
+        if group.jobs == 0 {
+            self.groups.swap_remove(position);
+        }
+        Some(entry.payload)
+    }
+
+    /// What a free worker should do at `now`, over all groups.
+    pub fn decide(&self, now: Instant, policy: &BatchPolicy, draining: bool) -> Decision {
+        self.choose(now, policy, draining).map_or(Decision::Idle, |(_, decision)| decision)
+    }
+
+    /// Cuts the batch that [`Pending::decide`] speaks of; `None` if it is not time yet.
+    pub fn cut(&mut self, now: Instant, policy: &BatchPolicy, draining: bool) -> Option<Cut<T>> {
+        let (position, Decision::Cut(reason)) = self.choose(now, policy, draining)? else {
+            return None;
+        };
+        let mut cut = Cut { riders: Vec::new(), expired: Vec::new(), rows: 0, reason };
+        let alone = self.groups[position].key.is_none();
+        while let Some(job) = self.groups[position].fifo.front().copied() {
+            let Some(waiting) = self.slots.get(job.slot).filter(|w| w.serial == job.serial) else {
+                self.groups[position].fifo.pop_front();
+                continue;
+            };
+            let rows = waiting.entry.rows;
+            let expired = waiting.entry.deadline.is_past(now);
+            let full = alone || cut.rows + rows > policy.max_rows;
+            if !expired && !cut.riders.is_empty() && full {
+                break;
+            }
+            self.groups[position].fifo.pop_front();
+            let Some(entry) = self.take_slot(job) else { continue };
+            self.groups[position].jobs -= 1;
+            self.groups[position].rows -= rows;
+            if expired {
+                cut.expired.push(entry);
+            } else {
+                cut.rows += rows;
+                cut.riders.push((job, entry));
+            }
+        }
+        if self.groups[position].jobs == 0 {
+            self.groups.swap_remove(position);
+        }
+        Some(cut)
+    }
+
+    /// Takes everything out, oldest groups first.
+    pub fn clear(&mut self) -> Vec<T> {
+        self.groups.clear();
+        self.rows = 0;
+        self.slots.drain().map(|waiting| waiting.entry.payload).collect()
+    }
+
+    fn take_slot(&mut self, job: JobKey) -> Option<Entry<T>> {
+        self.slots.get(job.slot).filter(|waiting| waiting.serial == job.serial)?;
+        let entry = self.slots.remove(job.slot).entry;
+        self.rows -= entry.rows;
+        Some(entry)
+    }
+
+    /// The group to serve and the decision for it: the oldest of those that can be cut, else the
+    /// one that can be cut first.
+    fn choose(
+        &self,
+        now: Instant,
+        policy: &BatchPolicy,
+        draining: bool,
+    ) -> Option<(usize, Decision)> {
+        let mut best: Option<(usize, Decision, Instant)> = None;
+        for (position, group) in self.groups.iter().enumerate() {
+            let Some(view) = self.view(group, policy, draining) else { continue };
+            let decision = policy.decide(now, &view);
+            let urgency = match decision {
+                Decision::Idle => continue,
+                Decision::WaitUntil(instant) => instant,
+                Decision::Cut(_) => view.oldest_enqueued_at.unwrap_or(now),
+            };
+            let better = match &best {
+                None => true,
+                Some((_, Decision::Cut(_), _)) if !matches!(decision, Decision::Cut(_)) => false,
+                Some((_, Decision::WaitUntil(_), _)) if matches!(decision, Decision::Cut(_)) => {
+                    true
+                }
+                Some((_, _, other)) => urgency < *other,
+            };
+            if better {
+                best = Some((position, decision, urgency));
+            }
+        }
+        best.map(|(position, decision, _)| (position, decision))
+    }
+
+    fn view(&self, group: &Group<K>, policy: &BatchPolicy, draining: bool) -> Option<QueueView> {
+        let front = self.slots.get(group.fifo.front()?.slot)?;
+        // A request that runs alone has no company to wait for.
+        let draining = draining || group.key.is_none();
+        let earliest = || {
+            let waiting = group
+                .fifo
+                .iter()
+                .filter_map(|job| self.slots.get(job.slot).filter(|w| w.serial == job.serial));
+            waiting.map(|waiting| waiting.entry.deadline).min()
+        };
+        Some(QueueView {
+            rows: group.rows,
+            oldest_enqueued_at: Some(front.entry.enqueued_at),
+            // Only a policy that waits asks for it, and looking for it takes a walk.
+            earliest_deadline: if policy.max_queue_delay.is_zero() { None } else { earliest() },
+            draining,
+        })
+    }
+}

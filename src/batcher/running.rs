@@ -1,0 +1,59 @@
+//! Which requests ride in which run, so that a run that nobody waits for can be stopped.
+//!
+//! Part of the queue's state and under its lock: a run is stopped only while it is listed, so a
+//! late departure cannot end the run that follows.
+
+use std::sync::Arc;
+
+use super::pending::JobKey;
+use crate::job::Stop;
+
+/// Runs under way, one per instance.
+#[derive(Debug)]
+pub(super) struct Running {
+    runs: Vec<Option<Run>>,
+}
+
+#[derive(Debug)]
+struct Run {
+    riders: Vec<JobKey>,
+    gone: usize,
+    stop: Arc<dyn Stop>,
+}
+
+impl Running {
+    pub(super) fn new(instances: usize) -> Self {
+        Self { runs: (0..instances).map(|_| None).collect() }
+    }
+
+    pub(super) fn instances(&self) -> usize {
+        self.runs.len()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.runs.iter().flatten().count()
+    }
+
+    pub(super) fn start(&mut self, instance: usize, riders: Vec<JobKey>, stop: Arc<dyn Stop>) {
+        if let Some(run) = self.runs.get_mut(instance) {
+            *run = Some(Run { riders, gone: 0, stop });
+        }
+    }
+
+    pub(super) fn finish(&mut self, instance: usize) {
+        if let Some(run) = self.runs.get_mut(instance) {
+            *run = None;
+        }
+    }
+
+    /// A rider leaves. The last one stops the run.
+    pub(super) fn leave(&mut self, job: JobKey) {
+        let run = self.runs.iter_mut().flatten().find(|run| run.riders.contains(&job));
+        if let Some(run) = run {
+            run.gone += 1;
+            if run.gone == run.riders.len() {
+                run.stop.stop();
+            }
+        }
+    }
+}

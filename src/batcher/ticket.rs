@@ -1,0 +1,77 @@
+//! The caller's end of a queued request.
+//!
+//! Waiting on it gives the answer or, at the deadline, the reason. Dropping it at any point is how
+//! a caller leaves: the request gives its place and its memory back at once.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep_until;
+
+use super::Shared;
+use super::pending::JobKey;
+use crate::deadline::Deadline;
+use crate::error::{PredictError, Stage};
+use crate::job::Answer;
+use crate::request::BatchKey;
+
+/// A place in the queue. Dropping it gives the place up.
+#[derive(Debug)]
+pub struct Ticket {
+    place: Place,
+    receiver: oneshot::Receiver<Answer>,
+    deadline: Deadline,
+}
+
+#[derive(Debug)]
+struct Place {
+    shared: Arc<Shared>,
+    key: Option<BatchKey>,
+    job: JobKey,
+    answered: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        receiver: oneshot::Receiver<Answer>,
+        key: Option<BatchKey>,
+        job: JobKey,
+        deadline: Deadline,
+    ) -> Self {
+        Self { place: Place { shared, key, job, answered: false }, receiver, deadline }
+    }
+
+    /// Waits for the answer, at most until the deadline. Dropping the future gives the place up.
+    ///
+    /// # Errors
+    /// What the request ended with; [`PredictError::DeadlineExceeded`] with the stage that the
+    /// deadline met it in; [`PredictError::WorkerLost`] if the worker went away with it.
+    pub async fn answer(mut self) -> Answer {
+        tokio::select! {
+            biased;
+            answer = &mut self.receiver => {
+                self.place.answered = true;
+                answer.unwrap_or(Err(PredictError::WorkerLost))
+            }
+            () = sleep_until(self.deadline.instant()) => {
+                Err(PredictError::DeadlineExceeded { stage: self.place.leave() })
+            }
+        }
+    }
+}
+
+impl Place {
+    fn leave(&mut self) -> Stage {
+        self.answered = true;
+        self.shared.leave(self.key.as_ref(), self.job)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.leave();
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Resolved settings: flag, then environment, then file, then default.
+//!
+//! [`settings`] is the table of all of them. Text becomes values here, once, and all mistakes are
+//! reported together. Nothing outside this room and `cli` reads the environment; every other room
+//! gets values.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod memory;
+pub mod model;
+pub mod settings;
+mod values;
+
+pub use model::ModelConfig;
+
+use crate::telemetry::LogFormat;
+
+/// Settings of a server, complete and checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// gRPC data port.
+    pub grpc_addr: SocketAddr,
+    /// REST port.
+    pub http_addr: SocketAddr,
+    /// Metrics and probes.
+    pub admin_addr: SocketAddr,
+    /// Refuse to start if any model cannot be loaded.
+    pub strict: bool,
+    /// Serve gRPC reflection.
+    pub reflection: bool,
+    /// Path of the ONNX Runtime library; `None` searches.
+    pub runtime_library: Option<PathBuf>,
+    /// Let ONNX Runtime send usage data.
+    pub telemetry: bool,
+    /// Log filter.
+    pub log: String,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+    /// Memory that all requests may hold together, in bytes.
+    pub request_memory_bytes: usize,
+    /// Limits on requests.
+    pub requests: RequestLimits,
+    /// Limits on connections.
+    pub connections: ConnectionLimits,
+    /// Between not being ready and not accepting.
+    pub drain_pause: Duration,
+    /// Longest time for answering accepted requests when stopping.
+    pub drain_grace: Duration,
+    /// Defaults of each model.
+    pub model: ModelConfig,
+}
+
+/// Limits on requests.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// Largest message.
+    pub max_message_bytes: usize,
+    /// Deadline of a request that brings none.
+    pub default_timeout: Duration,
+    /// Longest deadline that a request may bring.
+    pub max_timeout: Duration,
+    /// Messages of one stream in flight.
+    pub stream_window: usize,
+    /// Order of answers on a stream.
+    pub stream_order: StreamOrder,
+}
+
+/// Order of answers on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamOrder {
+    /// As the requests came.
+    Request,
+    /// As they are ready.
+    Completion,
+}
+
+/// Limits on connections to the data port.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// Open at a time.
+    pub max_connections: usize,
+    /// Concurrent calls on one.
+    pub max_streams: u32,
+    /// Calls reset by the client before they were accepted.
+    pub max_pending_resets: usize,
+    /// Calls reset by the server over a connection's life.
+    pub max_local_resets: usize,
+    /// Size of a call's headers.
+    pub max_header_bytes: u32,
+    /// Silence after which a ping is sent.
+    pub keepalive: Duration,
+    /// How long to wait for its answer.
+    pub keepalive_timeout: Duration,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Command line.
+    Flag,
+    /// Environment.
+    Environment,
+    /// `onnxd.toml`.
+    File,
+    /// The table.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigErrors(Vec<(String, String)>);
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, problem)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{key}: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl ConfigErrors {
+    /// A single mistake.
+    pub fn one(key: &str, problem: String) -> Self {
+        Self(vec![(key.to_owned(), problem)])
+    }
+
+    fn push(&mut self, key: &str, problem: String) {
+        self.0.push((key.to_owned(), problem));
+    }
+
+    fn check<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|problem| self.push(key, problem)).ok()
+    }
+
+    fn into_result<T>(self, value: T) -> Result<T, Self> {
+        if self.0.is_empty() { Ok(value) } else { Err(self) }
+    }
+}
+
+/// The text of a setting and where it came from.
+pub type Raw = (String, Origin);
+
+/// Reads `onnxd.toml` into texts by key.
+///
+/// # Errors
+/// Text that is not TOML, unknown keys, values that are tables.
+pub fn read_file(text: &str) -> Result<Vec<(String, String)>, ConfigErrors> {
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        ConfigErrors::one("onnxd.toml", error.message().to_owned())
+    })?;
+    let mut errors = ConfigErrors::default();
+    let mut values = Vec::with_capacity(table.len());
+    for (key, value) in &table {
+        let mut known = settings::SERVER.iter().chain(settings::MODEL);
+        if !known.any(|setting| setting.key == key) {
+            errors.push(key, "unknown setting".to_owned());
+        } else if let Some(text) = errors.check(key, scalar(value)) {
+            values.push((key.clone(), text));
+        }
+    }
+    errors.into_result(values)
+}
+
+/// A TOML value in the form that a flag would have.
+fn scalar(value: &toml::Value) -> Result<String, String> {
+    match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Float(number) => Ok(number.to_string()),
+        toml::Value::Boolean(flag) => Ok(flag.to_string()),
+        toml::Value::Array(values) => {
+            let parts: Result<Vec<String>, String> = values.iter().map(scalar).collect();
+            parts.map(|parts| parts.join(","))
+        }
+        toml::Value::Table(_) | toml::Value::Datetime(_) => {
+            Err("expected a number, a text, true, false or a list".to_owned())
+        }
+    }
+}
+
+/// Largest share of the memory limit that requests hold by default: one part in this many.
+const REQUEST_MEMORY_SHARE: usize = 4;
+/// Memory for requests where the system does not tell its limit.
+const REQUEST_MEMORY_FALLBACK: usize = 1 << 30;
+
+impl Config {
+    /// Turns texts into values. `raw` gives the text of a key from flag, environment or file.
+    ///
+    /// # Errors
+    /// All mistakes, each with its key and origin.
+    pub fn resolve(raw: impl Fn(&str) -> Option<Raw>) -> Result<Self, ConfigErrors> {
+        let mut errors = ConfigErrors::default();
+        let text = |key: &str| {
+            raw(key).unwrap_or_else(|| {
+                let mut all = settings::SERVER.iter().chain(settings::MODEL);
+                let default = all.find(|setting| setting.key == key).map_or("", |s| s.default);
+                (default.to_owned(), Origin::Default)
+            })
+        };
+        let mut model = ModelConfig::blank();
+        for setting in settings::MODEL {
+            let (value, origin) = text(setting.key);
+            errors.check(&named(setting.key, origin), model.set(setting.key, &value));
+        }
+        let mut reader = Reader { text: &text, errors };
+        let config = reader.read(model);
+        let errors = reader.errors;
+        match config {
+            Some(config) => errors.into_result(config),
+            None => Err(errors),
+        }
+    }
+}
+
+fn named(key: &str, origin: Origin) -> String {
+    format!("{key} ({origin})")
+}
+
+struct Reader<'a> {
+    text: &'a dyn Fn(&str) -> Raw,
+    errors: ConfigErrors,
+}
+
+impl Reader<'_> {
+    fn value<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let (value, origin) = (self.text)(key);
+        self.errors.check(&named(key, origin), parse(&value))
+    }
+
+    fn read(&mut self, model: ModelConfig) -> Option<Config> {
+        let formats =
+            [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let grpc_addr = self.value("grpc_addr", values::address);
+        let http_addr = self.value("http_addr", values::address);
+        let admin_addr = self.value("admin_addr", values::address);
+        let strict = self.value("strict", values::boolean);
+        let reflection = self.value("reflection", values::boolean);
+        let telemetry = self.value("telemetry", values::boolean);
+        let log_format = self.value("log_format", |text| values::choice(text, &formats));
+        let memory = self.value("request_memory_bytes", |text| values::number(text, 0_usize));
+        let requests = self.requests();
+        let connections = self.connections();
+        let drain_pause = self.value("drain_pause_ms", values::millis);
+        let drain_grace = self.value("drain_grace_ms", values::millis);
+        let library = (self.text)("runtime_library").0;
+        Some(Config {
+            grpc_addr: grpc_addr?,
+            http_addr: http_addr?,
+            admin_addr: admin_addr?,
+            strict: strict?,
+            reflection: reflection?,
+            runtime_library: (!library.is_empty()).then(|| library.into()),
+            telemetry: telemetry?,
+            log: (self.text)("log").0,
+            log_format: log_format?,
+            request_memory_bytes: match memory? {
+                0 => memory::limit_bytes()
+                    .map_or(REQUEST_MEMORY_FALLBACK, |limit| limit / REQUEST_MEMORY_SHARE),
+                bytes => bytes,
+            },
+            requests: requests?,
+            connections: connections?,
+            drain_pause: drain_pause?,
+            drain_grace: drain_grace?,
+            model,
+        })
+    }
+
+    fn requests(&mut self) -> Option<RequestLimits> {
+        let orders = [("request", StreamOrder::Request), ("completion", StreamOrder::Completion)];
+        let max_message_bytes = self.value("max_message_bytes", |text| values::number(text, 1));
+        let default_timeout = self.value("default_timeout_ms", values::millis);
+        let max_timeout = self.value("max_timeout_ms", values::millis);
+        let stream_window = self.value("stream_window", |text| values::number(text, 1));
+        let stream_order = self.value("stream_order", |text| values::choice(text, &orders));
+        Some(RequestLimits {
+            max_message_bytes: max_message_bytes?,
+            default_timeout: default_timeout?,
+            max_timeout: max_timeout?,
+            stream_window: stream_window?,
+            stream_order: stream_order?,
+        })
+    }
+
+    fn connections(&mut self) -> Option<ConnectionLimits> {
+        let max_connections = self.value("max_connections", |text| values::number(text, 1));
+        let max_streams = self.value("max_streams", |text| values::number(text, 1));
+        let max_pending_resets = self.value("max_pending_resets", |text| values::number(text, 1));
+        let max_local_resets = self.value("max_local_resets", |text| values::number(text, 1));
+        let max_header_bytes = self.value("max_header_bytes", |text| values::number(text, 1024));
+        let keepalive = self.value("keepalive_ms", values::millis);
+        let keepalive_timeout = self.value("keepalive_timeout_ms", values::millis);
+        Some(ConnectionLimits {
+            max_connections: max_connections?,
+            max_streams: max_streams?,
+            max_pending_resets: max_pending_resets?,
+            max_local_resets: max_local_resets?,
+            max_header_bytes: max_header_bytes?,
+            keepalive: keepalive?,
+            keepalive_timeout: keepalive_timeout?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

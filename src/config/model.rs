@@ -1,0 +1,231 @@
+//! Settings of one model: the server's defaults and, over them, the model's own `model.toml`.
+//!
+//! A model needs no file. The file is for what cannot be read from the model: how to batch, where
+//! to run, which axis holds the rows when the graph does not say. All mistakes are reported at
+//! once, with their keys.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::{ConfigErrors, values};
+use crate::model::axes::AxisOverride;
+use crate::repository::version_policy::VersionPolicy;
+
+/// Settings of one model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelConfig {
+    /// How far requests are put together.
+    pub batching: Batching,
+    /// Most rows in a run, and in a request.
+    pub max_batch_size: usize,
+    /// Longest wait for company while a worker is free.
+    pub max_queue_delay: Duration,
+    /// Requests that may wait.
+    pub max_queue_jobs: usize,
+    /// Workers per device.
+    pub instances: usize,
+    /// Threads inside a run; `None` divides the processors by the instances.
+    pub intra_op_threads: Option<NonZeroUsize>,
+    /// Execution providers in order of preference.
+    pub providers: Vec<Provider>,
+    /// Options that are passed to a provider as they are.
+    pub provider_options: BTreeMap<Provider, BTreeMap<String, String>>,
+    /// GPUs to place instances on.
+    pub device_ids: Vec<i32>,
+    /// Time for first runs and measuring.
+    pub warmup: Duration,
+    /// Versions that are served.
+    pub version_policy: VersionPolicy,
+    /// What the file says of the axes of single tensors.
+    pub axes: BTreeMap<String, AxisOverride>,
+}
+
+/// How far requests are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// As far as it pays, measured at start.
+    Auto,
+    /// Up to the maximum.
+    Fixed,
+    /// Not at all.
+    Off,
+}
+
+/// What runs a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Provider {
+    /// The processor.
+    Cpu,
+    /// NVIDIA GPUs through CUDA.
+    Cuda,
+    /// NVIDIA GPUs through TensorRT.
+    TensorRt,
+}
+
+impl Provider {
+    const NAMES: [(&'static str, Self); 3] =
+        [("cpu", Self::Cpu), ("cuda", Self::Cuda), ("tensorrt", Self::TensorRt)];
+
+    /// Name in settings, logs and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::TensorRt => "tensorrt",
+        }
+    }
+
+    /// Whether it runs on a GPU.
+    pub const fn is_gpu(self) -> bool {
+        !matches!(self, Self::Cpu)
+    }
+}
+
+impl ModelConfig {
+    /// Everything at zero; the settings table has the defaults that are laid over it.
+    pub(super) fn blank() -> Self {
+        Self {
+            batching: Batching::Auto,
+            max_batch_size: 1,
+            max_queue_delay: Duration::ZERO,
+            max_queue_jobs: 1,
+            instances: 1,
+            intra_op_threads: None,
+            providers: vec![Provider::Cpu],
+            provider_options: BTreeMap::new(),
+            device_ids: vec![0],
+            warmup: Duration::ZERO,
+            version_policy: VersionPolicy::Latest(NonZeroUsize::MIN),
+            axes: BTreeMap::new(),
+        }
+    }
+
+    /// Sets one of the settings of [`super::settings::MODEL`].
+    pub(super) fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+        match key {
+            "batching" => {
+                let choices =
+                    [("auto", Batching::Auto), ("fixed", Batching::Fixed), ("off", Batching::Off)];
+                self.batching = values::choice(text, &choices)?;
+            }
+            "max_batch_size" => self.max_batch_size = values::number(text, 1)?,
+            "max_queue_delay_us" => self.max_queue_delay = values::micros(text)?,
+            "max_queue_jobs" => self.max_queue_jobs = values::number(text, 1)?,
+            "instances" => self.instances = values::number(text, 1)?,
+            "intra_op_threads" => {
+                self.intra_op_threads = NonZeroUsize::new(values::number(text, 0)?);
+            }
+            "providers" => {
+                self.providers = values::list(text, |name| values::choice(name, &Provider::NAMES))?;
+            }
+            "device_ids" => self.device_ids = values::list(text, |id| values::number(id, 0))?,
+            "warmup_ms" => self.warmup = values::millis(text)?,
+            _ => return Err("unknown setting".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Lays the text of a `model.toml` over `defaults`.
+    ///
+    /// # Errors
+    /// All mistakes in the file, each with its key.
+    pub fn parse(text: &str, defaults: &Self) -> Result<Self, ConfigErrors> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            ConfigErrors::one("model.toml", error.message().to_owned())
+        })?;
+        let mut config = defaults.clone();
+        let mut errors = ConfigErrors::default();
+        for (key, value) in &table {
+            match (key.as_str(), value) {
+                ("inputs" | "outputs", toml::Value::Table(tensors)) => {
+                    config.read_axes(key, tensors, &mut errors);
+                }
+                ("provider_options", toml::Value::Table(providers)) => {
+                    config.read_options(providers, &mut errors);
+                }
+                ("version_policy", value) => match version_policy(value) {
+                    Ok(policy) => config.version_policy = policy,
+                    Err(problem) => errors.push(key, problem),
+                },
+                (key, value) => {
+                    let text = super::scalar(value);
+                    let set = text.and_then(|text| config.set(key, &text));
+                    errors.check(key, set);
+                }
+            }
+        }
+        errors.into_result(config)
+    }
+
+    fn read_axes(&mut self, kind: &str, tensors: &toml::Table, errors: &mut ConfigErrors) {
+        for (name, rules) in tensors {
+            let key = format!("{kind}.{name}");
+            let rules = rules.as_table();
+            let rule = match rules.map(|rules| rules.iter().collect::<Vec<_>>()).as_deref() {
+                Some([(word, toml::Value::Integer(axis))]) if *word == "batch_axis" => {
+                    usize::try_from(*axis).ok().map(AxisOverride::Axis)
+                }
+                Some([(word, toml::Value::Boolean(true))]) if *word == "shared" => {
+                    Some(AxisOverride::Shared)
+                }
+                _ => None,
+            };
+            match rule {
+                Some(rule) => drop(self.axes.insert(name.clone(), rule)),
+                None => errors.push(&key, "expected batch_axis = N or shared = true".to_owned()),
+            }
+        }
+    }
+
+    fn read_options(&mut self, providers: &toml::Table, errors: &mut ConfigErrors) {
+        for (name, options) in providers {
+            let key = format!("provider_options.{name}");
+            let (provider, options) =
+                match (values::choice(name, &Provider::NAMES), options.as_table()) {
+                    (Ok(provider), Some(options)) => (provider, options),
+                    (Err(problem), _) => {
+                        errors.push(&key, problem);
+                        continue;
+                    }
+                    (_, None) => {
+                        errors.push(&key, "expected a table of options".to_owned());
+                        continue;
+                    }
+                };
+            for (option, value) in options {
+                match super::scalar(value) {
+                    Ok(text) => {
+                        let known = self.provider_options.entry(provider).or_default();
+                        known.insert(option.clone(), text);
+                    }
+                    Err(problem) => errors.push(&format!("{key}.{option}"), problem),
+                }
+            }
+        }
+    }
+}
+
+fn version_policy(value: &toml::Value) -> Result<VersionPolicy, String> {
+    let wrong = || "expected \"all\", { latest = N } or { specific = [N, …] }".to_owned();
+    match value {
+        toml::Value::String(word) if word == "all" => Ok(VersionPolicy::All),
+        toml::Value::Table(table) => match table.iter().collect::<Vec<_>>().as_slice() {
+            [(word, toml::Value::Integer(count))] if *word == "latest" => usize::try_from(*count)
+                .ok()
+                .and_then(NonZeroUsize::new)
+                .map(VersionPolicy::Latest)
+                .ok_or_else(wrong),
+            [(word, toml::Value::Array(versions))] if *word == "specific" => {
+                let number = |value: &toml::Value| {
+                    let number = u64::try_from(value.as_integer()?).ok()?;
+                    crate::model::ModelVersion::new(number)
+                };
+                let versions: Option<_> = versions.iter().map(number).collect();
+                versions.map(VersionPolicy::Specific).ok_or_else(wrong)
+            }
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}

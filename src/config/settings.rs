@@ -1,0 +1,126 @@
+//! The table of all server settings: name, default, meaning.
+//!
+//! Flags, environment names, file keys, help text and `doctor`'s listing are all made from it, so
+//! they cannot drift apart. Units are in the names.
+
+/// One setting. `key` is its name in `onnxd.toml`; the flag is the same with dashes, the
+/// environment name is `ONNXD_` and the key in capitals.
+#[derive(Debug)]
+pub struct Setting {
+    /// Name in the file.
+    pub key: &'static str,
+    /// Default, in the form that a file or flag would give it; empty if there is none.
+    pub default: &'static str,
+    /// One or two sentences for `--help`.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// Name on the command line, without the leading dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// Name in the environment.
+    pub fn environment(&self) -> String {
+        format!("ONNXD_{}", self.key.to_uppercase())
+    }
+}
+
+const fn setting(key: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { key, default, help }
+}
+
+/// Settings of the server.
+pub const SERVER: &[Setting] = &[
+    // Ports as users of the protocol know them; loopback until somebody decides otherwise.
+    setting(
+        "grpc_addr",
+        "127.0.0.1:8001",
+        "Address of the gRPC data port. Port 0: the system chooses",
+    ),
+    setting("http_addr", "127.0.0.1:8000", "Address of the REST port. Port 0: the system chooses"),
+    setting(
+        "admin_addr",
+        "127.0.0.1:8002",
+        "Address of metrics and probes. Port 0: the system chooses",
+    ),
+    setting("strict", "false", "Refuse to start if any model cannot be loaded"),
+    setting("reflection", "true", "Serve gRPC reflection, which grpcurl needs"),
+    setting("runtime_library", "", "Path of libonnxruntime.so; searched for when empty"),
+    setting("telemetry", "false", "Let ONNX Runtime send usage data to its maker"),
+    setting("log", "info", "Log filter: a level, or target=level pairs separated by commas"),
+    setting("log_format", "auto", "auto (text on a terminal, JSON otherwise), text or json"),
+    // Images and audio in one message; far below what one machine holds of them.
+    setting("max_message_bytes", "67108864", "Largest request message"),
+    setting(
+        "request_memory_bytes",
+        "0",
+        "Memory that all requests may hold together; 0: a quarter of the memory limit",
+    ),
+    // What a client without a deadline gets; longer than any answer is awaited.
+    setting("default_timeout_ms", "30000", "Deadline of a request that brings none"),
+    setting("max_timeout_ms", "300000", "Longest deadline that a request may bring"),
+    // Enough to fill the largest usual batch twice from one stream.
+    setting(
+        "stream_window",
+        "128",
+        "Messages of one ModelStreamInfer stream that may be in flight",
+    ),
+    setting("stream_order", "request", "Order of answers on a stream: request, or completion"),
+    setting("max_connections", "1024", "Open connections on the data port"),
+    setting("max_streams", "256", "Concurrent calls on one connection"),
+    // Clients that cancel in bursts are benign up to here; hyper's 20 kills them.
+    setting(
+        "max_pending_resets",
+        "128",
+        "Calls reset by the client before they were accepted, per connection",
+    ),
+    setting("max_local_resets", "1024", "Calls reset by the server over a connection's life"),
+    setting("max_header_bytes", "16384", "Size of a call's headers"),
+    setting("keepalive_ms", "30000", "Ping a silent connection after this time"),
+    setting(
+        "keepalive_timeout_ms",
+        "10000",
+        "Close a connection that does not answer a ping for this time",
+    ),
+    setting(
+        "drain_pause_ms",
+        "0",
+        "Wait this long between not being ready and not accepting, so that balancers notice",
+    ),
+    setting(
+        "drain_grace_ms",
+        "25000",
+        "Longest time for answering accepted requests when stopping",
+    ),
+];
+
+/// Settings that each model has; the server's value is the default of its models.
+pub const MODEL: &[Setting] = &[
+    setting(
+        "batching",
+        "auto",
+        "auto (as far as it pays, measured at start), fixed (up to max_batch_size) or off",
+    ),
+    setting("max_batch_size", "64", "Most rows in a run, and in a request"),
+    setting("max_queue_delay_us", "0", "Longest wait for company while a worker is free; 0: none"),
+    setting("max_queue_jobs", "512", "Requests that may wait; more are refused"),
+    setting("instances", "1", "Workers per device"),
+    setting(
+        "intra_op_threads",
+        "0",
+        "Threads inside a run; 0: the processors divided by the instances",
+    ),
+    setting(
+        "providers",
+        "cpu",
+        "Execution providers in order of preference: cpu, cuda, tensorrt. A later one is a fallback",
+    ),
+    setting("device_ids", "0", "GPUs to place instances on, separated by commas"),
+    setting(
+        "warmup_ms",
+        "50",
+        "Time for first runs and for measuring batch sizes, per model; 0: none",
+    ),
+];

@@ -1,0 +1,91 @@
+//! Defaults resolve, mistakes are all reported, files are read strictly.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::model::{Batching, Provider};
+use super::{Config, ModelConfig, Origin, read_file, settings};
+use crate::model::axes::AxisOverride;
+use crate::repository::version_policy::VersionPolicy;
+
+fn resolve(pairs: &[(&str, &str)]) -> Result<Config, super::ConfigErrors> {
+    let given: BTreeMap<_, _> = pairs.iter().copied().collect();
+    Config::resolve(|key| given.get(key).map(|text| ((*text).to_owned(), Origin::Flag)))
+}
+
+#[test]
+fn every_default_is_right() {
+    let config = resolve(&[]).unwrap();
+    assert_eq!(config.grpc_addr.to_string(), "127.0.0.1:8001");
+    assert!(config.request_memory_bytes > 1 << 20);
+    assert_eq!(config.model.providers, [Provider::Cpu]);
+    assert_eq!(config.model.batching, Batching::Auto);
+}
+
+#[test]
+fn all_mistakes_at_once_with_their_origin() {
+    let errors = resolve(&[("grpc_addr", "here"), ("instances", "0"), ("providers", "cpu,gpu")]);
+    assert_eq!(
+        errors.unwrap_err().to_string(),
+        "instances (flag): expected a whole number of at least 1, got \"0\"\n\
+         providers (flag): expected one of cpu, cuda, tensorrt, got \"gpu\"\n\
+         grpc_addr (flag): expected HOST:PORT, got \"here\""
+    );
+}
+
+#[test]
+fn server_file_is_read_strictly() {
+    let read = read_file("grpc_addr = \"0.0.0.0:9000\"\nproviders = [\"cuda\", \"cpu\"]").unwrap();
+    assert_eq!(read[1], ("providers".to_owned(), "cuda,cpu".to_owned()));
+    let errors = read_file("grpc_adr = 1\nlog = { a = 1 }").unwrap_err().to_string();
+    assert!(errors.contains("grpc_adr: unknown setting"), "{errors}");
+    assert!(errors.contains("log: expected"), "{errors}");
+}
+
+#[test]
+fn model_file_lies_over_the_servers_defaults() {
+    let defaults = resolve(&[("max_queue_jobs", "7")]).unwrap().model;
+    let text = r#"
+        batching = "fixed"
+        max_batch_size = 16
+        max_queue_delay_us = 250
+        providers = ["cuda", "cpu"]
+        version_policy = { specific = [1, 3] }
+        [provider_options.cuda]
+        gpu_mem_limit = 1073741824
+        [inputs.state]
+        batch_axis = 1
+        [inputs.sr]
+        shared = true
+    "#;
+    let config = ModelConfig::parse(text, &defaults).unwrap();
+    assert_eq!(config.batching, Batching::Fixed);
+    assert_eq!(config.max_queue_delay, Duration::from_micros(250));
+    assert_eq!(config.max_queue_jobs, 7);
+    assert_eq!(config.provider_options[&Provider::Cuda]["gpu_mem_limit"], "1073741824");
+    assert_eq!(config.axes["state"], AxisOverride::Axis(1));
+    assert_eq!(config.axes["sr"], AxisOverride::Shared);
+    assert!(
+        matches!(config.version_policy, VersionPolicy::Specific(versions) if versions.len() == 2)
+    );
+}
+
+#[test]
+fn model_file_mistakes_name_their_keys() {
+    let defaults = resolve(&[]).unwrap().model;
+    let text = "batchin = \"auto\"\nversion_policy = 3\n[inputs.x]\nbatch_axis = -1\n";
+    let errors = ModelConfig::parse(text, &defaults).unwrap_err().to_string();
+    for part in ["batchin: unknown setting", "version_policy: expected", "inputs.x: expected"] {
+        assert!(errors.contains(part), "{errors}");
+    }
+}
+
+#[test]
+fn settings_have_distinct_keys() {
+    let mut keys: Vec<_> =
+        settings::SERVER.iter().chain(settings::MODEL).map(|setting| setting.key).collect();
+    let count = keys.len();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), count);
+}

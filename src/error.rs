@@ -1,0 +1,141 @@
+//! What a caller can be told.
+//!
+//! Variants follow what the caller can do about it, not where in the server it happened. The one
+//! translation to a gRPC status is in `grpc/status.rs`, the one to a metric label in
+//! `telemetry/metrics.rs`. Causes that are ours stay in the log; texts here are safe to send.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::ModelVersion;
+
+/// Where a request was when its deadline passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Already past when it was read.
+    Arrival,
+    /// Waiting for an instance.
+    Queue,
+    /// Running.
+    Execution,
+}
+
+impl Stage {
+    /// All stages, for metrics that exist from the start.
+    pub const ALL: [Self; 3] = [Self::Arrival, Self::Queue, Self::Execution];
+
+    /// Stable word for messages and labels.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Arrival => "arrival",
+            Self::Queue => "queue",
+            Self::Execution => "execution",
+        }
+    }
+}
+
+/// A request that cannot be served as it is: INVALID_ARGUMENT.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidRequest {
+    /// Path of the guilty field in the message, for instance `inputs[0].shape`.
+    pub field: String,
+    /// What is wrong, naming the thing and both sides.
+    pub message: String,
+}
+
+impl InvalidRequest {
+    /// An error on `field`.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Why a run failed. Only logs show the text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExecuteError {
+    /// The runtime refused the values of an input, such as an index beyond a table.
+    #[error("{0}")]
+    Input(String),
+    /// The runtime failed; with its own words.
+    #[error("{0}")]
+    Runtime(String),
+    /// The run was stopped because nobody waited for it any more.
+    #[error("stopped: nobody waits for it any more")]
+    Stopped,
+    /// An output does not have the rows that went in.
+    #[error("output `{output}`: {reason}")]
+    Rows {
+        /// Name of the output.
+        output: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The executor panicked.
+    #[error("panicked: {0}")]
+    Panicked(String),
+}
+
+/// What a request can end with instead of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PredictError {
+    /// The request is wrong.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// No such model.
+    #[error("model `{model}` is not in the repository")]
+    ModelNotFound {
+        /// The name that was asked for, cut to a printable length.
+        model: String,
+    },
+    /// The model exists, that version does not.
+    #[error("model `{model}` has no version {version}; served: {served}")]
+    VersionNotFound {
+        /// Name of the model.
+        model: String,
+        /// Version that was asked for.
+        version: ModelVersion,
+        /// Versions that are there, as a list.
+        served: String,
+    },
+    /// The model exists and is not ready.
+    #[error("model `{model}` is not ready: {reason}")]
+    ModelNotReady {
+        /// Name of the model.
+        model: String,
+        /// Loading, failed, unloading.
+        reason: &'static str,
+    },
+    /// The queue, or the memory for requests, is full.
+    #[error("{what} is full: {used} of {limit} {unit} taken")]
+    Full {
+        /// Which limit.
+        what: &'static str,
+        /// What is taken.
+        used: usize,
+        /// The limit.
+        limit: usize,
+        /// Unit of both.
+        unit: &'static str,
+        /// When a retry makes sense; `None` if it never will.
+        retry_after: Option<Duration>,
+    },
+    /// The deadline passed.
+    #[error("deadline passed ({})", .stage.label())]
+    DeadlineExceeded {
+        /// Where the request was.
+        stage: Stage,
+    },
+    /// The server is stopping and takes no new work.
+    #[error("server is shutting down")]
+    ShuttingDown,
+    /// The run failed; the reason is in the log.
+    #[error("execution failed; the server's log has the reason")]
+    ExecutionFailed(Arc<ExecuteError>),
+    /// The instance went away with the request.
+    #[error("the model instance was lost while it had the request")]
+    WorkerLost,
+    /// Something that this server does not do.
+    #[error("{0}")]
+    Unimplemented(&'static str),
+}

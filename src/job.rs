@@ -1,0 +1,114 @@
+//! One request in flight, from submit to reply, and the way back to its caller.
+//!
+//! A job is moved, never shared: whoever holds it owes the reply. Dropping it unanswered closes
+//! the channel, which the caller reads as a lost worker, so no path can leave a caller hanging.
+//! Knows no queue, no thread and no message.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::deadline::Deadline;
+use crate::error::PredictError;
+use crate::request::{InferResponse, ValidRequest};
+
+/// What a caller gets.
+pub type Answer = Result<InferResponse, PredictError>;
+
+/// One request in flight.
+#[derive(Debug)]
+pub struct Job {
+    /// The request.
+    pub request: ValidRequest,
+    /// When the answer is worth nothing any more.
+    pub deadline: Deadline,
+    /// When it was submitted.
+    pub enqueued_at: Instant,
+    /// The way back.
+    pub reply: Reply,
+    /// Share of the memory budget, given back when the job is dropped.
+    pub permit: BytePermit,
+}
+
+/// The right and duty to answer one caller, once.
+#[derive(Debug)]
+pub struct Reply(oneshot::Sender<Answer>);
+
+impl Reply {
+    /// A reply and the end on which its caller waits.
+    pub fn channel() -> (Self, oneshot::Receiver<Answer>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Answers. A caller that has left in the meantime is no error.
+    pub fn send(self, answer: Answer) {
+        drop(self.0.send(answer));
+    }
+
+    /// Whether the caller has left.
+    pub fn is_abandoned(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Ends a run from another thread.
+pub trait Stop: Send + Sync {
+    /// Asks the run to end at its next node. Called at most while that run is under way.
+    fn stop(&self);
+}
+
+impl fmt::Debug for dyn Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
+/// Memory that all requests in the process may hold together, in bytes.
+#[derive(Debug, Clone)]
+pub struct ByteBudget {
+    taken: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+/// A share of a [`ByteBudget`]; dropping it gives the share back.
+#[derive(Debug)]
+pub struct BytePermit {
+    taken: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl ByteBudget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { taken: Arc::default(), limit }
+    }
+
+    /// Takes `bytes`; `None` if that would exceed the limit.
+    pub fn take(&self, bytes: usize) -> Option<BytePermit> {
+        // Relaxed: the number guards no other memory.
+        let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
+        let permit = BytePermit { taken: Arc::clone(&self.taken), bytes };
+        // Over the limit, the permit's drop gives back what was taken a moment too much.
+        (before.saturating_add(bytes) <= self.limit).then_some(permit)
+    }
+
+    /// Bytes that are taken now.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// The limit in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+impl Drop for BytePermit {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

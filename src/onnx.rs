@@ -1,0 +1,153 @@
+//! ONNX Runtime: the only room that names it.
+//!
+//! Loads the library, reads signatures, opens sessions, runs them. Implements the worker's
+//! [`ModelLoader`] and [`crate::worker::Executor`]; knows no queue, no message and no repository.
+//! One session belongs to one executor and so to one thread, because running a session from two
+//! threads is not safe with every provider; weights are shared between the instances of a model
+//! through pre-packed weights.
+//!
+//! Source: ONNX Runtime C API documentation; `ort` on why running takes `&mut self`.
+
+use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ort::environment::Environment;
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights};
+
+use crate::config::ModelConfig;
+use crate::config::model::Provider;
+use crate::model::ModelSpec;
+use crate::runtime::processors::Processors;
+use crate::worker::{Executor, LoadError, LoadedModel, MakeExecutor, ModelLoader, ModelSource};
+
+mod binding;
+mod elements;
+pub mod environment;
+mod executor;
+mod providers;
+mod signature;
+mod strings;
+
+use executor::OnnxExecutor;
+use providers::Placement;
+
+/// Loads models with ONNX Runtime.
+#[derive(Debug, Clone)]
+pub struct OnnxLoader {
+    environment: Environment,
+    processors: Processors,
+}
+
+impl OnnxLoader {
+    /// A loader on a loaded library.
+    pub fn new(environment: Environment, processors: Processors) -> Self {
+        Self { environment, processors }
+    }
+}
+
+impl ModelLoader for OnnxLoader {
+    fn load(&self, source: &ModelSource, config: &ModelConfig) -> Result<LoadedModel, LoadError> {
+        let placements = providers::place(config);
+        let opener = Opener {
+            environment: self.environment.clone(),
+            source: source.clone(),
+            config: config.clone(),
+            intra_op_threads: config.intra_op_threads.unwrap_or_else(|| {
+                let instances = NonZeroUsize::new(placements.len()).unwrap_or(NonZeroUsize::MIN);
+                self.processors.intra_op_threads(instances)
+            }),
+            weights: PrepackedWeights::new(),
+        };
+        let first = opener.open(&placements[0])?;
+        let provider = first.provider;
+        let spec = signature::read(&first.session)
+            .map_err(|reason| LoadError::new(format!("unsupported signature: {reason}")))?;
+        let mut executors: Vec<Box<dyn Executor>> = Vec::with_capacity(placements.len());
+        executors.push(Box::new(opener.executor(first, &spec, &placements[0])?));
+        for placement in &placements[1..] {
+            let opened = opener.open(placement)?;
+            executors.push(Box::new(opener.executor(opened, &spec, placement)?));
+        }
+        let made_spec = spec.clone();
+        let make: MakeExecutor = Arc::new(move |instance| {
+            let placement = placements
+                .get(instance)
+                .ok_or_else(|| format!("there is no instance {instance}"))?;
+            let opened = opener.open(placement).map_err(|error| error.to_string())?;
+            let executor = opener.executor(opened, &made_spec, placement);
+            Ok(Box::new(executor.map_err(|error| error.to_string())?))
+        });
+        Ok(LoadedModel { spec, provider: provider.name().to_owned(), executors, make })
+    }
+}
+
+/// Opens the sessions of one model.
+struct Opener {
+    environment: Environment,
+    source: ModelSource,
+    config: ModelConfig,
+    intra_op_threads: NonZeroUsize,
+    weights: PrepackedWeights,
+}
+
+/// A session and what it runs on.
+struct Opened {
+    session: Session,
+    provider: Provider,
+}
+
+impl Opener {
+    /// Tries the providers in order; the last one's failure is the model's.
+    fn open(&self, placement: &Placement) -> Result<Opened, LoadError> {
+        let mut reasons = Vec::new();
+        for (position, provider) in self.config.providers.iter().copied().enumerate() {
+            match self.open_with(provider, placement) {
+                Ok(session) => {
+                    if position > 0 {
+                        tracing::warn!(
+                            model = %self.source.key,
+                            provider = provider.name(),
+                            reason = reasons.join("; "),
+                            "runs on a fallback provider"
+                        );
+                    }
+                    return Ok(Opened { session, provider });
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(LoadError::new(reasons.join("; ")))
+    }
+
+    fn open_with(&self, provider: Provider, placement: &Placement) -> Result<Session, String> {
+        providers::check(provider, placement.device_id)?;
+        let build = || -> Result<Session, ort::Error> {
+            let builder = Session::builder(&self.environment)?
+                .with_optimization_level(GraphOptimizationLevel::All)?
+                .with_intra_threads(self.intra_op_threads.get())?
+                // Threads that spin between runs take the processor from everybody else.
+                .with_intra_op_spinning(false)?
+                .with_prepacked_weights(&self.weights)?;
+            let mut builder = providers::register(builder, provider, placement, &self.config)?;
+            builder.commit_from_file(&self.source.path)
+        };
+        // The binding asserts what it believes of a model; a strange file must not end the loader.
+        match catch_unwind(AssertUnwindSafe(build)) {
+            Ok(Ok(session)) => Ok(session),
+            Ok(Err(error)) => Err(providers::explain(provider, &error)),
+            Err(_) => Err("ONNX Runtime's binding panicked while it read the model".to_owned()),
+        }
+    }
+
+    fn executor(
+        &self,
+        opened: Opened,
+        spec: &ModelSpec,
+        placement: &Placement,
+    ) -> Result<OnnxExecutor, LoadError> {
+        OnnxExecutor::new(opened.session, spec, opened.provider, placement.device_id)
+            .map_err(|error| LoadError::new(format!("{}: {error}", self.source.key)))
+    }
+}

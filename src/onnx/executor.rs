@@ -1,0 +1,151 @@
+//! One session on one thread.
+//!
+//! Joins the riders' tensors into buffers that are kept from run to run, lets the session read
+//! them in place, and hands its outputs on without a copy. A request that comes alone and aligned
+//! is read where it lies.
+
+use std::sync::Arc;
+
+use ort::session::{NoSelectedOutputs, RunOptions, Session, SessionInputValue};
+use tokio::time::Instant;
+
+use super::binding::Binding;
+use super::{elements, strings};
+use crate::config::model::Provider;
+use crate::error::ExecuteError;
+use crate::job::Stop;
+use crate::model::ModelSpec;
+use crate::tensor::rows::Joined;
+use crate::tensor::{DataType, Tensor};
+use crate::worker::{Executor, Run};
+
+/// One session and what it needs to run.
+pub(super) struct OnnxExecutor {
+    session: Session,
+    options: Arc<StopRun>,
+    /// One per input; 8-byte units, so that every element type is aligned.
+    buffers: Vec<Vec<u64>>,
+    /// How tensors reach a GPU; `None` on the processor.
+    binding: Option<Binding>,
+}
+
+/// Ends a run.
+struct StopRun {
+    options: Option<RunOptions<NoSelectedOutputs>>,
+    asked: std::sync::atomic::AtomicBool,
+}
+
+impl Stop for StopRun {
+    fn stop(&self) {
+        // Relaxed: the flag only explains an error that the run itself reports.
+        self.asked.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(options) = &self.options
+            && let Err(error) = options.terminate()
+        {
+            tracing::warn!(%error, "run could not be stopped");
+        }
+    }
+}
+
+impl OnnxExecutor {
+    pub(super) fn new(
+        session: Session,
+        spec: &ModelSpec,
+        provider: Provider,
+        device_id: i32,
+    ) -> Result<Self, ort::Error> {
+        let binding = match provider {
+            Provider::Cpu => None,
+            Provider::Cuda | Provider::TensorRt => {
+                Some(Binding::pinned(&session, spec, device_id)?)
+            }
+        };
+        let buffers = vec![Vec::new(); spec.inputs.len()];
+        let options = Arc::new(StopRun { options: None, asked: false.into() });
+        Ok(Self { session, options, buffers, binding })
+    }
+}
+
+impl Executor for OnnxExecutor {
+    fn stopper(&mut self) -> Arc<dyn Stop> {
+        // New for each run: the flag inside stays up once it was raised.
+        let options = RunOptions::new().ok();
+        self.options = Arc::new(StopRun { options, asked: false.into() });
+        Arc::clone(&self.options) as Arc<dyn Stop>
+    }
+
+    fn run(&mut self, inputs: &[Joined<'_>]) -> Result<Run, ExecuteError> {
+        let Self { session, options, buffers, binding } = self;
+        let stop = Arc::clone(options);
+        let Some(run_options) = &stop.options else {
+            return Err(ExecuteError::Runtime("no run options could be made".to_owned()));
+        };
+        if let Some(binding) = binding {
+            return binding.run(session, run_options, inputs).map_err(|error| stop.explain(error));
+        }
+        let mut values = Vec::with_capacity(inputs.len());
+        for (input, buffer) in inputs.iter().zip(buffers) {
+            values.push(place(input, buffer)?);
+        }
+        let joined_at = Instant::now();
+        let outputs = session
+            .run_with_options(&values[..], run_options)
+            .map_err(|error| stop.explain(classify(&error)))?;
+        let mut tensors = Vec::with_capacity(outputs.len());
+        for (name, value) in outputs {
+            tensors.push(elements::take(name, value)?);
+        }
+        Ok(Run { outputs: tensors, joined_at })
+    }
+}
+
+impl StopRun {
+    /// A run that failed after it was asked to stop was stopped: the runtime has no code for it.
+    fn explain(&self, error: ExecuteError) -> ExecuteError {
+        if self.asked.load(std::sync::atomic::Ordering::Relaxed) {
+            ExecuteError::Stopped
+        } else {
+            error
+        }
+    }
+}
+
+/// An input as the session reads it: in place if it can be, else joined in `buffer`.
+fn place<'a>(
+    input: &'a Joined<'_>,
+    buffer: &'a mut Vec<u64>,
+) -> Result<SessionInputValue<'a>, ExecuteError> {
+    if input.dtype() == DataType::Bytes {
+        let tensor = strings::write(input.shape(), &input.string_elements());
+        return tensor.map(Into::into).map_err(|error| classify(&error));
+    }
+    if let Some(bytes) = input.single()
+        && elements::is_aligned(input.dtype(), bytes)
+    {
+        return elements::view(input.dtype(), input.shape(), bytes);
+    }
+    let length = input.byte_len();
+    let units = length.div_ceil(size_of::<u64>());
+    if buffer.len() < units {
+        buffer.resize(units, 0);
+    }
+    let target = &mut bytemuck::cast_slice_mut(buffer)[..length];
+    input.copy_to(target);
+    elements::view(input.dtype(), input.shape(), target)
+}
+
+/// Tells errors that lie in the values from those that lie in the machine.
+pub(super) fn classify(error: &ort::Error) -> ExecuteError {
+    let text = error.message().to_owned();
+    match error.code() {
+        ort::ErrorCode::InvalidArgument => ExecuteError::Input(text),
+        _ => ExecuteError::Runtime(text),
+    }
+}
+
+/// One tensor per output, in the signature's order.
+pub(super) fn collect(
+    outputs: ort::session::SessionOutputs<'_>,
+) -> Result<Vec<Tensor>, ExecuteError> {
+    outputs.into_iter().map(|(name, value)| elements::take(name, value)).collect()
+}

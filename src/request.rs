@@ -1,0 +1,102 @@
+//! A decoded request, checked against a model's signature.
+//!
+//! [`InferRequest`] is what a client sent, whatever the protocol; [`validate`] turns it into a
+//! [`ValidRequest`], whose existence proves that it fits the model. After that nothing is checked
+//! twice. No message type, no queue, no clock. The wire rooms call it on the async side, so it
+//! copies no tensor.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::tensor::Tensor;
+
+mod validate;
+
+pub use validate::validate;
+
+/// A request as decoded from a message, not yet held against a model.
+#[derive(Debug, Clone, Default)]
+pub struct InferRequest {
+    /// Inputs in the order of the message.
+    pub inputs: Vec<NamedTensor>,
+    /// Names of the wanted outputs, in the wanted order; empty for all.
+    pub outputs: Vec<String>,
+    /// Time limit that the request itself asks for.
+    pub timeout: Option<Duration>,
+    /// Urgency: 1 is the most urgent, 0 the default.
+    pub priority: u64,
+}
+
+/// A tensor and the name that the client gave it.
+#[derive(Debug, Clone)]
+pub struct NamedTensor {
+    /// Name of the input.
+    pub name: String,
+    /// Contents.
+    pub tensor: Tensor,
+}
+
+/// A request that fits its model. Made only by [`validate`].
+#[derive(Debug, Clone)]
+pub struct ValidRequest {
+    inputs: Vec<Tensor>,
+    rows: usize,
+    outputs: Option<Vec<usize>>,
+    batch_key: Option<BatchKey>,
+    byte_size: usize,
+}
+
+/// What requests must have in common to share a run: every dimension but the rows, and the
+/// contents of the inputs that all rows share. Compared by value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct BatchKey {
+    dims: Vec<i64>,
+    shared: Vec<Bytes>,
+}
+
+impl ValidRequest {
+    /// One tensor per input of the model, in the model's order.
+    pub fn inputs(&self) -> &[Tensor] {
+        &self.inputs
+    }
+
+    /// Rows; 1 for a model without a batch axis.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Positions of the wanted outputs among the model's, in the wanted order; `None` for all.
+    pub fn outputs(&self) -> Option<&[usize]> {
+        self.outputs.as_deref()
+    }
+
+    /// Group that the request may share a run with; `None` if it must run alone.
+    pub fn batch_key(&self) -> Option<&BatchKey> {
+        self.batch_key.as_ref()
+    }
+
+    /// Memory that the inputs hold, in bytes.
+    pub fn byte_size(&self) -> usize {
+        self.byte_size
+    }
+}
+
+/// An answer: the wanted outputs and where its time went.
+#[derive(Debug, Clone)]
+pub struct InferResponse {
+    /// Wanted outputs in the wanted order, each with its position in the model's signature.
+    pub outputs: Vec<(usize, Tensor)>,
+    /// When the run that made them began.
+    pub started_at: Instant,
+    /// Rows of all requests in that run.
+    pub batch_rows: usize,
+}
+
+/// Sizes that symbols of a signature stand for in one request.
+type Symbols<'a> = BTreeMap<&'a str, (i64, &'a str)>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Counts and times of one model version, as the `ModelStatistics` call reports them.
+//!
+//! Workers record a run at a time, the request path records refusals; the wire rooms read
+//! snapshots. One short lock per run, never across one. Sums only grow.
+//!
+//! Source: Triton's statistics extension (meaning of each count and duration).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A count of events and the time that they took together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Events.
+    pub count: u64,
+    /// Nanoseconds, summed over the events.
+    pub nanos: u64,
+}
+
+impl Tally {
+    fn add(&mut self, count: u64, took: Duration) {
+        self.count += count;
+        self.nanos = self.nanos.saturating_add(nanos(took));
+    }
+}
+
+/// What one run took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunTimes {
+    /// Joining the requests' tensors.
+    pub input: Duration,
+    /// Running the model.
+    pub infer: Duration,
+    /// Cutting and handing out the answers.
+    pub output: Duration,
+}
+
+/// Sums over the life of one model version.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Milliseconds since 1970 of the last run; 0 before the first.
+    pub last_inference_ms: u64,
+    /// Rows that were run.
+    pub inferences: u64,
+    /// Runs.
+    pub executions: u64,
+    /// Requests that were answered, with the time from arrival to answer.
+    pub success: Tally,
+    /// Requests that ended in an error, with the time that they were in the server.
+    pub fail: Tally,
+    /// Waiting for a worker, per request.
+    pub queue: Tally,
+    /// Joining, per request (each rider is charged the whole run, as clients expect).
+    pub compute_input: Tally,
+    /// Running, per request.
+    pub compute_infer: Tally,
+    /// Cutting, per request.
+    pub compute_output: Tally,
+    /// Runs by their number of rows.
+    pub batches: BTreeMap<usize, BatchTally>,
+}
+
+/// Runs of one size.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BatchTally {
+    /// Joining, per run.
+    pub compute_input: Tally,
+    /// Running, per run.
+    pub compute_infer: Tally,
+    /// Cutting, per run.
+    pub compute_output: Tally,
+}
+
+/// Counts and times of one model version.
+#[derive(Debug, Default)]
+pub struct ModelStatistics {
+    sums: Mutex<Snapshot>,
+}
+
+impl ModelStatistics {
+    /// Records a run and the requests that rode it: for each, its time in the queue and its time
+    /// from arrival to answer.
+    pub fn record_run(&self, rows: usize, riders: &[(Duration, Duration)], times: &RunTimes) {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let count = riders.len() as u64;
+        let riding = u32::try_from(riders.len()).unwrap_or(u32::MAX);
+        let mut sums = self.lock();
+        sums.last_inference_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        sums.inferences += rows as u64;
+        sums.executions += 1;
+        for (queued, total) in riders {
+            sums.queue.add(1, *queued);
+            sums.success.add(1, *total);
+        }
+        sums.compute_input.add(count, times.input * riding);
+        sums.compute_infer.add(count, times.infer * riding);
+        sums.compute_output.add(count, times.output * riding);
+        let batch = sums.batches.entry(rows).or_default();
+        batch.compute_input.add(1, times.input);
+        batch.compute_infer.add(1, times.infer);
+        batch.compute_output.add(1, times.output);
+    }
+
+    /// Records a request that ended in an error after `took`.
+    pub fn record_failure(&self, took: Duration) {
+        self.lock().fail.add(1, took);
+    }
+
+    /// The sums so far.
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Snapshot> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,46 @@
+//! Logs and metrics: what the server says about itself.
+//!
+//! Text on a terminal, one JSON object a line otherwise. Metrics are handed to the rooms as values;
+//! there is no global. Tensor contents and credentials never reach either.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+pub mod metrics;
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Installs the process's log writer on standard error. `filter` is a level or a list of
+/// `target=level`, as `tracing-subscriber` reads it.
+///
+/// # Errors
+/// What is wrong with `filter`; that a writer is installed already is no error.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
+    // ONNX Runtime's own INFO lines are dozens per model.
+    let filter = EnvFilter::try_new(format!("ort=warn,{filter}")).map_err(|e| e.to_string())?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = match format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second installation in one process happens only in tests; the first one stays.
+    if json {
+        drop(builder.json().flatten_event(true).try_init());
+    } else {
+        drop(builder.with_ansi(terminal).with_target(false).try_init());
+    }
+    Ok(())
+}

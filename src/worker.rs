@@ -1,0 +1,211 @@
+//! Runs batches on threads of their own, one executor each.
+//!
+//! A worker takes a batch from its model's queue, joins the riders' tensors, runs, cuts the
+//! outputs and answers each rider; then it takes the next. Nothing else runs on its thread and
+//! nobody else touches its executor, so there is no lock around a run. A panic ends neither the
+//! thread nor another batch: the executor is built anew.
+//!
+//! [`Executor`] is the seam to what really runs a model: the `onnx` room implements it, and tests
+//! script it. Below: `batcher`. Above: `repository`, which starts and joins the pool.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::batcher::Batcher;
+use crate::config::ModelConfig;
+use crate::error::ExecuteError;
+use crate::job::Stop;
+use crate::model::{ModelKey, ModelSpec};
+use crate::statistics::ModelStatistics;
+use crate::telemetry::metrics::ModelMetrics;
+use crate::tensor::Tensor;
+use crate::tensor::rows::Joined;
+
+mod batch;
+mod rerun;
+mod thread;
+pub mod warmup;
+
+/// Runs a model. One instance belongs to one thread.
+pub trait Executor: Send {
+    /// A handle that ends the next run. Asked for before each run.
+    fn stopper(&mut self) -> Arc<dyn Stop>;
+
+    /// Runs the model on one joined tensor per input, in the signature's order, and returns one
+    /// tensor per output, in the signature's order.
+    ///
+    /// # Errors
+    /// [`ExecuteError`]; the executor can be used again afterwards.
+    fn run(&mut self, inputs: &[Joined<'_>]) -> Result<Run, ExecuteError>;
+}
+
+/// What a run gave.
+#[derive(Debug)]
+pub struct Run {
+    /// One tensor per output, in the signature's order.
+    pub outputs: Vec<Tensor>,
+    /// When the inputs were joined and the model began.
+    pub joined_at: Instant,
+}
+
+/// Builds one executor; called at load and again after a panic.
+pub type MakeExecutor = Arc<dyn Fn(usize) -> Result<Box<dyn Executor>, String> + Send + Sync>;
+
+/// Where a model version comes from.
+#[derive(Debug, Clone)]
+pub struct ModelSource {
+    /// Name and version.
+    pub key: ModelKey,
+    /// The `.onnx` file.
+    pub path: PathBuf,
+}
+
+/// A model that is ready to run.
+pub struct LoadedModel {
+    /// Signature as the model declares it, without batch axes.
+    pub spec: ModelSpec,
+    /// What it runs on, for people.
+    pub provider: String,
+    /// One executor per instance.
+    pub executors: Vec<Box<dyn Executor>>,
+    /// Builds an executor anew.
+    pub make: MakeExecutor,
+}
+
+/// Why a model version cannot be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(String);
+
+impl LoadError {
+    /// An error with the reason that people read.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// Makes models runnable. The seam that lets the whole server run on scripted models.
+pub trait ModelLoader: Send + Sync {
+    /// Loads one version. Blocks; called on the repository's own thread, one model at a time.
+    ///
+    /// # Errors
+    /// [`LoadError`], with a reason that names what was found.
+    fn load(&self, source: &ModelSource, config: &ModelConfig) -> Result<LoadedModel, LoadError>;
+}
+
+/// Threads of one model version.
+pub struct WorkerPool {
+    threads: Vec<std::thread::JoinHandle<()>>,
+    /// Closed by the last thread that ends.
+    ended: watch::Receiver<()>,
+}
+
+/// What all threads of a pool share.
+pub(crate) struct Shift {
+    pub(crate) model: String,
+    pub(crate) spec: ModelSpec,
+    pub(crate) batcher: Batcher,
+    pub(crate) statistics: Arc<ModelStatistics>,
+    pub(crate) metrics: ModelMetrics,
+    pub(crate) make: MakeExecutor,
+    pub(crate) rerun_budget: rerun::RerunBudget,
+}
+
+/// What a pool is made of.
+pub struct PoolParts {
+    /// Name for threads and logs.
+    pub model: String,
+    /// Signature, with batch axes.
+    pub spec: ModelSpec,
+    /// The queue to serve.
+    pub batcher: Batcher,
+    /// Where runs are counted.
+    pub statistics: Arc<ModelStatistics>,
+    /// Where runs are counted for scrapers.
+    pub metrics: ModelMetrics,
+    /// One executor per thread.
+    pub executors: Vec<Box<dyn Executor>>,
+    /// Builds an executor anew after a panic.
+    pub make: MakeExecutor,
+}
+
+impl WorkerPool {
+    /// Starts one thread per executor.
+    ///
+    /// # Errors
+    /// The system's error if a thread cannot be started; the threads that were end by themselves.
+    pub fn spawn(parts: PoolParts) -> std::io::Result<Self> {
+        let (alive, ended) = watch::channel(());
+        let shift = Arc::new(Shift {
+            model: parts.model,
+            spec: parts.spec,
+            batcher: parts.batcher,
+            statistics: parts.statistics,
+            metrics: parts.metrics,
+            make: parts.make,
+            rerun_budget: rerun::RerunBudget::default(),
+        });
+        let alive = Arc::new(alive);
+        let mut threads = Vec::with_capacity(parts.executors.len());
+        for (instance, executor) in parts.executors.into_iter().enumerate() {
+            let (own, alive) = (Arc::clone(&shift), Arc::clone(&alive));
+            // Linux shows the first 15 bytes; the model's name comes before the number.
+            let name = format!("infer-{}-{instance}", shift.model);
+            let thread = std::thread::Builder::new().name(name).spawn(move || {
+                thread::work(&own, instance, executor);
+                drop(alive);
+            });
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shift.batcher.drain();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self { threads, ended })
+    }
+
+    /// Waits until all threads have ended, which they do once their queue is drained.
+    pub async fn join(mut self) {
+        // The only outcome is the error that the last sender is gone.
+        while self.ended.changed().await.is_ok() {}
+        for thread in self.threads {
+            // Every thread is past its last statement; a panic in it was logged there.
+            drop(thread.join());
+        }
+    }
+
+    /// Number of threads.
+    pub fn instances(&self) -> usize {
+        self.threads.len()
+    }
+}
+
+impl std::fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerPool").field("instances", &self.threads.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for PoolParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolParts").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for LoadedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedModel").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// Longest time that a worker waits between two attempts to build an executor anew.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

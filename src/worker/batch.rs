@@ -1,0 +1,174 @@
+//! One batch: join, run, cut, answer.
+//!
+//! Looks once more whether anybody still wants it, then spends the time. If the run fails for a
+//! batch of several requests, halves of it run again, within a budget, so that the guilty request
+//! alone gets the error. Runs on a worker's thread; blocks on nothing but the executor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Executor, Shift};
+use crate::batcher::Batch;
+use crate::batcher::policy::BatchPolicy;
+use crate::error::{ExecuteError, InvalidRequest, PredictError, Stage};
+use crate::job::Job;
+use crate::request::InferResponse;
+use crate::statistics::RunTimes;
+use crate::tensor::Tensor;
+use crate::tensor::rows::{Joined, split};
+
+/// Runs `batch` and answers all its riders.
+pub(super) fn run(shift: &Shift, executor: &mut dyn Executor, batch: Batch) {
+    let started_at = Instant::now();
+    let reason = batch.reason;
+    let mut riders = Vec::with_capacity(batch.jobs.len());
+    for job in batch.jobs {
+        if job.reply.is_abandoned() {
+            continue;
+        }
+        if job.deadline.is_past(started_at) {
+            job.reply.send(Err(PredictError::DeadlineExceeded { stage: Stage::Queue }));
+            continue;
+        }
+        riders.push(job);
+    }
+    if riders.is_empty() {
+        return;
+    }
+    shift.metrics.cut(reason);
+    run_riders(shift, executor, riders, started_at);
+}
+
+fn run_riders(shift: &Shift, executor: &mut dyn Executor, riders: Vec<Job>, started_at: Instant) {
+    match execute(shift, executor, &riders) {
+        Ok(done) => {
+            shift.rerun_budget.earn();
+            answer(shift, riders, done, started_at);
+        }
+        Err(ExecuteError::Stopped) => {
+            // Its last rider has left; dropping the jobs gives their memory back.
+            shift.metrics.stopped.inc();
+        }
+        Err(ExecuteError::Rows { output, reason }) if riders.len() > 1 => {
+            stop_batching(shift, &output, &reason);
+            for rider in riders {
+                run_riders(shift, executor, vec![rider], Instant::now());
+            }
+        }
+        Err(error) => {
+            tracing::warn!(model = %shift.model, requests = riders.len(), %error, "run failed");
+            if riders.len() > 1 && shift.rerun_budget.pay_split() {
+                rerun_halves(shift, executor, riders);
+            } else {
+                fail(shift, riders, error);
+            }
+        }
+    }
+}
+
+/// An output of a joined run did not have the rows that went in: the rows cannot be told apart, so
+/// from now on requests run alone.
+fn stop_batching(shift: &Shift, output: &str, reason: &str) {
+    tracing::error!(
+        model = %shift.model,
+        output,
+        reason,
+        "output does not split by rows; batching is off for this model from now on"
+    );
+    let policy = shift.batcher.policy();
+    shift.batcher.set_policy(BatchPolicy { max_rows: 1, ..policy });
+}
+
+fn rerun_halves(shift: &Shift, executor: &mut dyn Executor, mut riders: Vec<Job>) {
+    let second = riders.split_off(riders.len() / 2);
+    for half in [riders, second] {
+        let now = Instant::now();
+        let wanted: Vec<Job> = half.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
+        if !wanted.is_empty() {
+            run_riders(shift, executor, wanted, now);
+        }
+    }
+}
+
+/// Outputs of a run, one list of parts per output, and what the run took.
+struct Done {
+    parts: Vec<Vec<Tensor>>,
+    rows: usize,
+    times: RunTimes,
+}
+
+fn execute(
+    shift: &Shift,
+    executor: &mut dyn Executor,
+    riders: &[Job],
+) -> Result<Done, ExecuteError> {
+    let begun_at = Instant::now();
+    let mut inputs = Vec::with_capacity(shift.spec.inputs.len());
+    for (index, spec) in shift.spec.inputs.iter().enumerate() {
+        let parts = riders.iter().map(|job| &job.request.inputs()[index]).collect();
+        let joined = Joined::new(parts, spec.batch_axis)
+            .map_err(|error| ExecuteError::Runtime(format!("input `{}`: {error}", spec.name)))?;
+        inputs.push(joined);
+    }
+    let run = executor.run(&inputs)?;
+    let ran_at = Instant::now();
+    let rows: Vec<usize> = riders.iter().map(|job| job.request.rows()).collect();
+    let mut parts = Vec::with_capacity(run.outputs.len());
+    for (output, spec) in run.outputs.into_iter().zip(&shift.spec.outputs) {
+        parts.push(match spec.batch_axis {
+            // One request owns the whole output, whatever its rows.
+            _ if riders.len() == 1 => vec![output],
+            Some(axis) => split(&output, axis, &rows).map_err(|error| ExecuteError::Rows {
+                output: spec.name.to_string(),
+                reason: error.to_string(),
+            })?,
+            None => {
+                let reason = "it has no axis for rows".to_owned();
+                return Err(ExecuteError::Rows { output: spec.name.to_string(), reason });
+            }
+        });
+    }
+    let times = RunTimes {
+        input: run.joined_at - begun_at,
+        infer: ran_at - run.joined_at,
+        output: ran_at.elapsed(),
+    };
+    Ok(Done { parts, rows: rows.iter().sum(), times })
+}
+
+fn answer(shift: &Shift, riders: Vec<Job>, done: Done, started_at: Instant) {
+    let Done { parts, rows, times } = done;
+    let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
+    let now = Instant::now();
+    let spent: Vec<(Duration, Duration)> =
+        riders.iter().map(|job| (started_at - job.enqueued_at, now - job.enqueued_at)).collect();
+    // Counted before it is answered, so that a caller who asks for statistics finds itself there.
+    shift.statistics.record_run(rows, &spent, &times);
+    shift.metrics.ran(rows, &spent, &times);
+    shift.batcher.record_run(rows, times.input + times.infer + times.output);
+    for job in riders {
+        let outputs: Vec<Tensor> = columns.iter_mut().filter_map(Iterator::next).collect();
+        let wanted = match job.request.outputs() {
+            None => outputs.into_iter().enumerate().collect(),
+            Some(wanted) => wanted.iter().map(|index| (*index, outputs[*index].clone())).collect(),
+        };
+        let response = InferResponse { outputs: wanted, started_at, batch_rows: rows };
+        job.reply.send(Ok(response));
+    }
+}
+
+fn fail(shift: &Shift, riders: Vec<Job>, error: ExecuteError) {
+    let answer = match &error {
+        ExecuteError::Input(_) => PredictError::Invalid(InvalidRequest::new(
+            "inputs",
+            "the model refused the values of this request",
+        )),
+        _ => PredictError::ExecutionFailed(Arc::new(error)),
+    };
+    shift.metrics.failed_runs.inc();
+    for job in riders {
+        job.reply.send(Err(answer.clone()));
+    }
+}

@@ -1,0 +1,56 @@
+//! The loop of one worker thread.
+//!
+//! Takes batches until the queue is drained. Catches panics, answers their riders, and builds a
+//! new executor: whatever a panic left behind is not trusted again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{Executor, REBUILD_PAUSE, Shift, batch};
+use crate::error::ExecuteError;
+
+/// Serves the queue with `executor` until it is drained.
+pub(super) fn work(shift: &Shift, instance: usize, mut executor: Box<dyn Executor>) {
+    loop {
+        let stop = executor.stopper();
+        let Some(batch) = shift.batcher.next_batch(instance, &stop) else { return };
+        let mut riders = Some(batch);
+        // Unwind safety: the executor is replaced after a panic; all else in reach is shared with
+        // other threads already and keeps its own order.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(batch) = riders.take() {
+                batch::run(shift, executor.as_mut(), batch);
+            }
+        }));
+        if let Err(panic) = outcome {
+            let error = ExecuteError::Panicked(panic_text(panic.as_ref()));
+            tracing::error!(model = %shift.model, instance, %error, "instance is built anew");
+            shift.metrics.panics.inc();
+            drop(executor);
+            let Some(rebuilt) = rebuild(shift, instance) else { return };
+            executor = rebuilt;
+        }
+    }
+}
+
+/// Builds a new executor, again and again while the queue is open. `None` once it is drained and
+/// no executor could be built; what still waits is then answered as lost.
+fn rebuild(shift: &Shift, instance: usize) -> Option<Box<dyn Executor>> {
+    loop {
+        match (shift.make)(instance) {
+            Ok(executor) => return Some(executor),
+            Err(reason) => {
+                tracing::error!(model = %shift.model, instance, %reason, "cannot rebuild instance");
+                if shift.batcher.wait_for_drain(REBUILD_PAUSE) {
+                    shift.batcher.fail_pending(&crate::error::PredictError::WorkerLost);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
+}

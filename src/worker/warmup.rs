@@ -1,0 +1,258 @@
+//! First runs of a model before it serves: warm caches, prove that rows are independent, and
+//! measure what rows cost.
+//!
+//! A model may declare a batch axis and still let its rows influence each other. Batching such a
+//! model would mix the answers of strangers, so two different rows run alone and together, and the
+//! answers are compared. How far batching pays is then measured within a time budget.
+//! Runs on the loader's thread; the choice of the size is a pure function.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use half::{bf16, f16};
+use tokio::time::Instant;
+
+use super::Executor;
+use crate::error::ExecuteError;
+use crate::model::{Dim, ModelSpec, TensorSpec};
+use crate::tensor::rows::{Joined, split};
+use crate::tensor::{DataType, Shape, Tensor};
+
+/// Whether rows that run together get the answers that they get alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Independence {
+    /// They do.
+    Shown,
+    /// They do not: output and reason.
+    Refuted(String),
+    /// The made-up inputs did not run, so nothing is known.
+    Unknown(String),
+}
+
+/// Sizes that dynamic inner dimensions are tried with, in order: the smallest suits token models,
+/// the others suit images and audio.
+const INNER_SIZES: [i64; 3] = [8, 32, 224];
+
+/// Runs the model once on made-up values, so that the first caller does not pay for lazy set-up.
+/// Returns the inner size that worked.
+///
+/// # Errors
+/// The runtime's reason if no made-up input runs. That is no fault of the model: it may want values
+/// that nobody can guess.
+pub fn run_once(executor: &mut dyn Executor, spec: &ModelSpec) -> Result<i64, ExecuteError> {
+    let mut last = ExecuteError::Runtime("no size was tried".into());
+    for inner in INNER_SIZES {
+        match run(executor, spec, &[example(spec, 1, inner, 0)]) {
+            Ok(_) => return Ok(inner),
+            Err(error) => last = error,
+        }
+        if !spec.inputs.iter().any(has_free_inner) {
+            break;
+        }
+    }
+    Err(last)
+}
+
+/// Compares two rows run alone with the same rows run together.
+pub fn check_independence(
+    executor: &mut dyn Executor,
+    spec: &ModelSpec,
+    inner: i64,
+) -> Independence {
+    let rows = [example(spec, 1, inner, 1), example(spec, 1, inner, 2)];
+    let alone: Result<Vec<_>, _> =
+        rows.iter().map(|row| run(executor, spec, std::slice::from_ref(row))).collect();
+    let together = run(executor, spec, &rows);
+    let (alone, together) = match (alone, together) {
+        (Ok(alone), Ok(together)) => (alone, together),
+        (Err(error), _) => return Independence::Unknown(error.to_string()),
+        (Ok(_), Err(error)) => {
+            return Independence::Refuted(format!("two rows alone run, together not: {error}"));
+        }
+    };
+    for (index, output) in spec.outputs.iter().enumerate() {
+        let parts = match split(&together[index], output.batch_axis.unwrap_or(0), &[1, 1]) {
+            Ok(parts) => parts,
+            Err(error) => return Independence::Refuted(format!("`{}`: {error}", output.name)),
+        };
+        for (part, single) in parts.iter().zip(&alone) {
+            if !close(part, &single[index]) {
+                return Independence::Refuted(format!(
+                    "`{}` of a row differs when another row runs beside it",
+                    output.name
+                ));
+            }
+        }
+    }
+    Independence::Shown
+}
+
+/// Time of a run by rows: 1, 2, 4 and so on up to `max_rows`, within `budget`. Each size counts
+/// with the fastest of its runs, which is the one that was disturbed least.
+pub fn measure(
+    executor: &mut dyn Executor,
+    spec: &ModelSpec,
+    inner: i64,
+    max_rows: usize,
+    budget: Duration,
+) -> Vec<(usize, Duration)> {
+    let begun_at = Instant::now();
+    let mut curve: Vec<(usize, Duration)> = Vec::new();
+    let mut rows = 1;
+    while rows <= max_rows {
+        let inputs: Vec<Vec<Tensor>> = (0..rows)
+            .map(|seed| example(spec, 1, inner, u64::try_from(seed).unwrap_or(0)))
+            .collect();
+        let mut fastest: Option<Duration> = None;
+        for attempt in 0..MEASURED_RUNS {
+            let run_at = Instant::now();
+            if run(executor, spec, &inputs).is_err() {
+                return curve;
+            }
+            let took = run_at.elapsed();
+            fastest = Some(fastest.map_or(took, |known| known.min(took)));
+            let spent = begun_at.elapsed();
+            if spent > budget || (attempt > 0 && spent + took * 2 > budget) {
+                break;
+            }
+        }
+        curve.extend(fastest.map(|took| (rows, took)));
+        // The next size would take about twice as long at worst.
+        let next = curve.last().map_or(Duration::ZERO, |(_, took)| *took * 2);
+        if begun_at.elapsed() + next > budget {
+            break;
+        }
+        rows *= 2;
+    }
+    curve
+}
+
+/// Runs per size that are measured while the budget lasts.
+const MEASURED_RUNS: usize = 3;
+
+/// How many rows a run should have, from the time of a run by rows: the largest size that is at
+/// least a tenth cheaper per row than any smaller one that was chosen. 1 where batching does not
+/// pay. When the largest measured size is still the best, `max_rows`.
+pub fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {
+    let per_row = |(rows, took): &(usize, Duration)| {
+        took.as_secs_f64() / f64::from(u32::try_from(*rows).unwrap_or(u32::MAX))
+    };
+    let Some(first) = curve.first() else { return max_rows };
+    let (mut best, mut cost) = (1, per_row(first));
+    for point in &curve[1..] {
+        if per_row(point) < cost * WORTH {
+            (best, cost) = (point.0, per_row(point));
+        }
+    }
+    match curve.last() {
+        Some((last, _)) if *last == best && best > 1 => max_rows,
+        _ => best.min(max_rows),
+    }
+}
+
+/// A larger batch must cost at most this share per row of what the smaller one costs: below that,
+/// the gain is in the noise and the wait is not.
+const WORTH: f64 = 0.95;
+
+fn has_free_inner(input: &TensorSpec) -> bool {
+    let mut dims = input.dims.iter().enumerate();
+    dims.any(|(axis, dim)| dim.is_dynamic() && input.batch_axis != Some(axis))
+}
+
+fn run(
+    executor: &mut dyn Executor,
+    spec: &ModelSpec,
+    rows: &[Vec<Tensor>],
+) -> Result<Vec<Tensor>, ExecuteError> {
+    let mut inputs = Vec::with_capacity(spec.inputs.len());
+    for (index, input) in spec.inputs.iter().enumerate() {
+        let parts = rows.iter().filter_map(|row| row.get(index)).collect();
+        let joined = Joined::new(parts, input.batch_axis)
+            .map_err(|error| ExecuteError::Runtime(error.to_string()))?;
+        inputs.push(joined);
+    }
+    // Nobody stops a warm-up run; the handle only readies the executor.
+    drop(executor.stopper());
+    executor.run(&inputs).map(|run| run.outputs)
+}
+
+/// Made-up inputs of one request, different for each seed but for the inputs that rows share.
+fn example(spec: &ModelSpec, rows: i64, inner: i64, seed: u64) -> Vec<Tensor> {
+    let tensor = |(index, input): (usize, &TensorSpec)| {
+        let size = |(axis, dim): (usize, &Dim)| match dim {
+            Dim::Fixed(size) => *size,
+            Dim::Dynamic(_) if input.batch_axis == Some(axis) => rows,
+            Dim::Dynamic(_) => inner,
+        };
+        let dims = input.dims.iter().enumerate().map(size).collect();
+        let shape = Shape::new(dims).ok()?;
+        let seed = if input.batch_axis.is_some() { seed } else { 0 };
+        made_up(input.dtype, shape, seed.wrapping_mul(31).wrapping_add(index as u64))
+    };
+    spec.inputs.iter().enumerate().filter_map(tensor).collect()
+}
+
+/// Numbers between 0 and 1, integers 0 or 1, so that they suit as indices, lengths and masks.
+fn made_up(dtype: DataType, shape: Shape, seed: u64) -> Option<Tensor> {
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut next = || {
+        // xorshift64: any generator will do.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        u16::try_from(state >> 48).unwrap_or(0)
+    };
+    let count = shape.elements();
+    if dtype == DataType::Bytes {
+        let elements = (0..count).map(|_| Bytes::from((next() % 10).to_string())).collect();
+        return Tensor::strings(shape, elements).ok();
+    }
+    let size = dtype.size_bytes()?;
+    let mut bytes = Vec::with_capacity(count.checked_mul(size)?);
+    for _ in 0..count {
+        let number = next();
+        let unit = f32::from(number) / f32::from(u16::MAX);
+        match dtype {
+            DataType::Fp32 => bytes.extend(unit.to_le_bytes()),
+            DataType::Fp64 => bytes.extend(f64::from(unit).to_le_bytes()),
+            DataType::Fp16 => bytes.extend(f16::from_f32(unit).to_le_bytes()),
+            DataType::Bf16 => bytes.extend(bf16::from_f32(unit).to_le_bytes()),
+            _ => bytes.extend((u64::from(number) & 1).to_le_bytes().iter().take(size)),
+        }
+    }
+    Tensor::dense(dtype, shape, Bytes::from(bytes)).ok()
+}
+
+/// Equal but for rounding: batch size may change the order of sums.
+fn close(left: &Tensor, right: &Tensor) -> bool {
+    if left.dtype() != right.dtype() || left.shape() != right.shape() {
+        return false;
+    }
+    let (Some(one), Some(other)) = (left.dense_bytes(), right.dense_bytes()) else {
+        return left == right;
+    };
+    let numbers = |bytes: &Bytes| -> Option<Vec<f64>> {
+        let size = left.dtype().size_bytes()?;
+        bytes.chunks_exact(size).map(|chunk| as_number(left.dtype(), chunk)).collect()
+    };
+    match (numbers(one), numbers(other)) {
+        (Some(one), Some(other)) => one.iter().zip(&other).all(|(a, b)| {
+            let limit = TOLERANCE * a.abs().max(b.abs()).max(1.0);
+            (a - b).abs() <= limit || (a.is_nan() && b.is_nan()) || a.to_bits() == b.to_bits()
+        }),
+        _ => one == other,
+    }
+}
+
+/// Relative difference that rounding explains; half precision loses most.
+const TOLERANCE: f64 = 5e-3;
+
+fn as_number(dtype: DataType, chunk: &[u8]) -> Option<f64> {
+    match dtype {
+        DataType::Fp32 => Some(f64::from(f32::from_le_bytes(chunk.try_into().ok()?))),
+        DataType::Fp64 => Some(f64::from_le_bytes(chunk.try_into().ok()?)),
+        DataType::Fp16 => Some(f16::from_le_bytes(chunk.try_into().ok()?).to_f64()),
+        DataType::Bf16 => Some(bf16::from_le_bytes(chunk.try_into().ok()?).to_f64()),
+        _ => None,
+    }
+}
