@@ -1,0 +1,135 @@
+//! The path of a prediction, from message to message: no logic of its own.
+//!
+//! Resolve the model, take the message apart, hold it against the signature, queue it, wait, put
+//! the answer together. Unary and streamed messages take the same path.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::codec::{self, Form};
+use super::status::status;
+use crate::config::RequestLimits;
+use crate::deadline::Deadline;
+use crate::error::{InvalidRequest, PredictError};
+use crate::model::ModelVersion;
+use crate::pb::{ModelInferRequest, ModelInferResponse};
+use crate::repository::{Repository, ServedModel};
+use crate::request::validate;
+use crate::telemetry::metrics::Outcome;
+
+/// Answers predictions.
+#[derive(Debug, Clone)]
+pub struct Inference {
+    repository: Arc<Repository>,
+    limits: RequestLimits,
+}
+
+/// Counts a request as cancelled unless it ends otherwise.
+struct Ending<'a> {
+    model: &'a ServedModel,
+    arrived_at: Instant,
+    ended: bool,
+}
+
+impl Ending<'_> {
+    fn end(&mut self, outcome: Outcome) {
+        self.ended = true;
+        self.model.metrics.ended(outcome);
+        if outcome != Outcome::Ok {
+            self.model.statistics.record_failure(self.arrived_at.elapsed());
+        }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Outcome::Cancelled);
+        }
+    }
+}
+
+impl Inference {
+    /// Predictions on the models of `repository`.
+    pub fn new(repository: Arc<Repository>, limits: RequestLimits) -> Self {
+        Self { repository, limits }
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &RequestLimits {
+        &self.limits
+    }
+
+    /// Answers one message that arrived at `now`.
+    ///
+    /// # Errors
+    /// The status of whatever it ended with; see [`super::status`].
+    pub async fn infer(
+        &self,
+        request: ModelInferRequest,
+        now: Instant,
+        deadline: Deadline,
+    ) -> Result<ModelInferResponse, Status> {
+        let id = request.id.clone();
+        self.predict(request, now, deadline).await.map_err(|error| status(&error, &id))
+    }
+
+    async fn predict(
+        &self,
+        mut request: ModelInferRequest,
+        now: Instant,
+        deadline: Deadline,
+    ) -> Result<ModelInferResponse, PredictError> {
+        let version = parse_version(&request.model_version)?;
+        let model = self.repository.resolve(&request.model_name, version)?;
+        let mut ending = Ending { model: &model, arrived_at: now, ended: false };
+        let name = std::mem::take(&mut request.model_name);
+        let id = std::mem::take(&mut request.id);
+        match run(&model, request, now, deadline).await {
+            Ok(mut response) => {
+                ending.end(Outcome::Ok);
+                response.model_name = name;
+                response.model_version = model.key.version.to_string();
+                response.id = id;
+                Ok(response)
+            }
+            Err(error) => {
+                ending.end(Outcome::of(&error));
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn run(
+    model: &ServedModel,
+    request: ModelInferRequest,
+    now: Instant,
+    deadline: Deadline,
+) -> Result<ModelInferResponse, PredictError> {
+    let (request, form): (_, Form) = codec::decode(request)?;
+    // A request may shorten the deadline in force, never lengthen it.
+    let deadline = match request.timeout {
+        Some(timeout) => deadline.min(Deadline::after(now, timeout)),
+        None => deadline,
+    };
+    let valid = validate(request, &model.spec, model.max_rows())?;
+    let ticket = model.batcher.submit(valid, deadline, now)?;
+    let response = ticket.answer().await?;
+    Ok(codec::encode(response, &model.spec, form))
+}
+
+/// The version that a message asks for; empty is "the newest".
+///
+/// # Errors
+/// [`InvalidRequest`] for a text that is no version.
+pub fn parse_version(text: &str) -> Result<Option<ModelVersion>, InvalidRequest> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    ModelVersion::parse(text)
+        .map(Some)
+        .map_err(|error| InvalidRequest::new("model_version", error.to_string()))
+}

@@ -1,0 +1,185 @@
+//! One model version that serves: signature, queue, workers, counts.
+//!
+//! Starting it decides what the signature leaves open: which axes hold the rows, whether rows are
+//! independent, how many of them are worth running together. Stopping it drains the queue.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::batcher::policy::BatchPolicy;
+use crate::batcher::{Batcher, QueueLimits};
+use crate::config::ModelConfig;
+use crate::config::model::Batching;
+use crate::job::ByteBudget;
+use crate::model::{ModelKey, ModelSpec, axes};
+use crate::statistics::ModelStatistics;
+use crate::telemetry::metrics::{Metrics, ModelMetrics};
+use crate::worker::warmup::{self, Independence};
+use crate::worker::{Executor, LoadError, LoadedModel, PoolParts, WorkerPool};
+
+/// One model version that serves.
+#[derive(Debug)]
+pub struct ServedModel {
+    /// Name and version.
+    pub key: ModelKey,
+    /// Signature with batch axes.
+    pub spec: ModelSpec,
+    /// Its settings.
+    pub config: ModelConfig,
+    /// What it runs on, for people.
+    pub provider: String,
+    /// Its queue.
+    pub batcher: Batcher,
+    /// Its counts, as clients ask for them.
+    pub statistics: Arc<ModelStatistics>,
+    /// Its counts, as scrapers ask for them.
+    pub metrics: ModelMetrics,
+    /// Workers, until they are joined.
+    pool: Mutex<Option<WorkerPool>>,
+    instances: usize,
+}
+
+/// A batch is cut this long before its earliest deadline, if it waits at all.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(1);
+
+impl ServedModel {
+    /// Warms the model up and starts its workers. Blocks; called on the repository's thread.
+    ///
+    /// # Errors
+    /// [`LoadError`] if settings and signature contradict each other or threads cannot be started.
+    pub(super) fn start(
+        key: ModelKey,
+        mut loaded: LoadedModel,
+        config: ModelConfig,
+        budget: &ByteBudget,
+        metrics: &Metrics,
+    ) -> Result<Self, LoadError> {
+        let begun_at = Instant::now();
+        let (spec, reason) = axes::assign(loaded.spec.clone(), &config.axes)
+            .map_err(|error| LoadError::new(format!("model.toml: {error}")))?;
+        if let Some(reason) = &reason {
+            tracing::info!(model = %key, reason, "requests run one at a time");
+        }
+        let (spec, max_rows) = warm_up(&key, spec, &mut loaded.executors, &config);
+        let policy = BatchPolicy {
+            max_rows,
+            max_queue_delay: config.max_queue_delay,
+            deadline_margin: DEADLINE_MARGIN,
+        };
+        let instances = loaded.executors.len();
+        let limits = QueueLimits { max_jobs: config.max_queue_jobs, bytes: budget.clone() };
+        let batcher = Batcher::new(policy, limits, instances);
+        let statistics = Arc::new(ModelStatistics::default());
+        let model_metrics = metrics.model(&key, &batcher);
+        let pool = WorkerPool::spawn(PoolParts {
+            model: key.name.to_string(),
+            spec: spec.clone(),
+            batcher: batcher.clone(),
+            statistics: Arc::clone(&statistics),
+            metrics: model_metrics.clone(),
+            executors: loaded.executors,
+            make: loaded.make,
+        })
+        .map_err(|error| LoadError::new(format!("cannot start worker threads: {error}")))?;
+        model_metrics.ready.set(1);
+        tracing::info!(
+            model = %key,
+            provider = loaded.provider,
+            instances,
+            max_rows_per_run = max_rows,
+            warmup_ms = begun_at.elapsed().as_millis(),
+            "serving"
+        );
+        Ok(Self {
+            key,
+            spec,
+            config,
+            provider: loaded.provider,
+            batcher,
+            statistics,
+            metrics: model_metrics,
+            pool: Mutex::new(Some(pool)),
+            instances,
+        })
+    }
+
+    /// Most rows in one request. A model without rows takes one request at a time, of any size.
+    pub fn max_rows(&self) -> usize {
+        if self.spec.has_rows() { self.config.max_batch_size } else { usize::MAX }
+    }
+
+    /// Number of workers.
+    pub fn instances(&self) -> usize {
+        self.instances
+    }
+
+    /// Refuses new requests and lets the workers run what waits.
+    pub(super) fn drain(&self) {
+        self.metrics.ready.set(0);
+        self.batcher.drain();
+    }
+
+    /// Waits until the workers have ended. Only the first caller waits.
+    pub(super) async fn join(&self) {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pool) = pool {
+            pool.join().await;
+        }
+    }
+}
+
+/// First runs. Returns the signature, without rows if they are not independent, and the most rows
+/// that a run should have.
+fn warm_up(
+    key: &ModelKey,
+    spec: ModelSpec,
+    executors: &mut [Box<dyn Executor>],
+    config: &ModelConfig,
+) -> (ModelSpec, usize) {
+    let wanted = match config.batching {
+        Batching::Off => 1,
+        Batching::Auto | Batching::Fixed => config.max_batch_size,
+    };
+    let unmeasured = if spec.has_rows() { wanted } else { 1 };
+    if config.warmup.is_zero() {
+        return (spec, unmeasured);
+    }
+    let mut inner = None;
+    for executor in executors.iter_mut() {
+        match warmup::run_once(executor.as_mut(), &spec) {
+            Ok(size) => inner = Some(size),
+            Err(error) => {
+                tracing::debug!(model = %key, %error, "made-up inputs do not run; not warmed up");
+            }
+        }
+    }
+    let (Some(inner), Some(executor)) = (inner, executors.first_mut()) else {
+        return (spec, unmeasured);
+    };
+    if !spec.has_rows() || config.batching == Batching::Off {
+        return (spec, 1);
+    }
+    match warmup::check_independence(executor.as_mut(), &spec, inner) {
+        Independence::Shown => {}
+        Independence::Unknown(reason) => {
+            tracing::debug!(model = %key, reason, "independence of rows not shown");
+        }
+        Independence::Refuted(reason) if config.batching == Batching::Fixed => {
+            tracing::warn!(model = %key, reason, "rows are batched as configured, although");
+        }
+        Independence::Refuted(reason) => {
+            tracing::warn!(model = %key, reason, "rows are not independent; batching is off");
+            return (spec.without_rows(), 1);
+        }
+    }
+    if config.batching == Batching::Fixed {
+        return (spec, config.max_batch_size);
+    }
+    let limit = config.max_batch_size;
+    let curve = warmup::measure(executor.as_mut(), &spec, inner, limit, config.warmup);
+    let best = warmup::best_rows(&curve, limit);
+    tracing::debug!(model = %key, ?curve, best, "measured");
+    (spec, best)
+}
