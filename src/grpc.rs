@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -48,6 +49,8 @@ pub struct GrpcServer {
     pub connections: ConnectionLimits,
     /// Whether reflection is served.
     pub reflection: bool,
+    /// Raised when the server stops: streams read no further.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl GrpcServer {
@@ -73,6 +76,7 @@ impl GrpcServer {
         let service = InferenceService {
             inference: Inference::new(Arc::clone(&self.repository), self.requests),
             repository: Arc::clone(&self.repository),
+            stopping: self.stopping.clone(),
         };
         let inference = GrpcInferenceServiceServer::new(service)
             .max_decoding_message_size(self.requests.max_message_bytes)
@@ -119,6 +123,7 @@ fn adjust_status(status: Status) -> Status {
 struct InferenceService {
     inference: Inference,
     repository: Arc<Repository>,
+    stopping: watch::Receiver<bool>,
 }
 
 impl InferenceService {
@@ -209,8 +214,8 @@ impl GrpcInferenceService for InferenceService {
         let asked = deadline::header(request.metadata())
             .map_err(|error| status(&error.into(), ""))?
             .map(|timeout| Deadline::after(now, timeout));
-        let answers = stream::answer(self.inference.clone(), request.into_inner(), asked);
-        Ok(Response::new(answers))
+        let (service, stopping) = (self.inference.clone(), self.stopping.clone());
+        Ok(Response::new(stream::answer(service, request.into_inner(), asked, stopping)))
     }
 
     async fn model_config(

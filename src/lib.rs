@@ -1,9 +1,13 @@
 //! onnxd.
+pub mod admin;
+pub mod app;
 pub mod batcher;
+pub mod cli;
 pub mod config;
 pub mod deadline;
 pub mod error;
 pub mod grpc;
+pub mod http;
 pub mod job;
 pub mod model;
 pub mod onnx;

@@ -27,8 +27,8 @@ pub enum LogFormat {
 /// # Errors
 /// What is wrong with `filter`; that a writer is installed already is no error.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
-    // ONNX Runtime's own INFO lines are dozens per model.
-    let filter = EnvFilter::try_new(format!("ort=warn,{filter}")).map_err(|e| e.to_string())?;
+    // ONNX Runtime prints what it also returns as an error, which is logged with the model's name.
+    let filter = EnvFilter::try_new(format!("ort=off,{filter}")).map_err(|e| e.to_string())?;
     let terminal = std::io::stderr().is_terminal();
     let json = match format {
         LogFormat::Auto => !terminal,

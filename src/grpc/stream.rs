@@ -8,12 +8,14 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status, Streaming};
 
 use super::codec::bool_parameter;
 use super::inference::Inference;
+use super::status::status;
 use crate::config::StreamOrder;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Stage};
@@ -26,11 +28,13 @@ pub(super) type Answers =
 /// Marks the last, here the only, answer of a request; NVIDIA's tools look for it.
 const FINAL_RESPONSE: &str = "triton_final_response";
 
-/// Answers the messages of `requests`. With a `deadline` the whole stream ends then.
+/// Answers the messages of `requests`. With a `deadline` the whole stream ends then; when
+/// `stopping` is raised it reads no further.
 pub(super) fn answer(
     service: Inference,
     requests: Streaming<ModelInferRequest>,
     deadline: Option<Deadline>,
+    mut stopping: watch::Receiver<bool>,
 ) -> Answers {
     let limits = *service.limits();
     let one = move |message: Result<ModelInferRequest, Status>| {
@@ -43,6 +47,16 @@ pub(super) fn answer(
             Ok(answer_one(&service, request, now, deadline).await)
         }
     };
+    // When the server stops, what was read is answered and the call ends with UNAVAILABLE, on
+    // which a client turns to another server. Messages that were not read were not accepted.
+    let stop = Box::pin(async move { stopping.wait_for(|stopping| *stopping).await.map(drop) });
+    let mut requests = requests.take_until(stop);
+    let requests = stream::poll_fn(move |context| match requests.poll_next_unpin(context) {
+        Poll::Ready(None) if requests.take_result().is_some() => {
+            Poll::Ready(Some(Err(status(&PredictError::ShuttingDown, ""))))
+        }
+        other => other,
+    });
     let answers = requests.map(one);
     let answers: Answers = match limits.stream_order {
         StreamOrder::Request => Box::pin(answers.buffered(limits.stream_window)),

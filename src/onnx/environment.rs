@@ -35,7 +35,16 @@ pub fn load(path: &Path, telemetry: bool) -> Result<Environment, EnvironmentErro
         .map_err(|error| EnvironmentError::Start(error.to_string()))
 }
 
-/// Version and build of the loaded library, as it names itself.
+/// Name and version of a library, as its file name gives it. (The binding does not pass on the
+/// version that the library itself tells.)
+pub fn version(path: &Path) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned());
+    let version = name.as_deref().and_then(|name| name.split_once(".so.")).map(|(_, end)| end);
+    version.map_or_else(|| "ONNX Runtime".to_owned(), |version| format!("ONNX Runtime {version}"))
+}
+
+/// Build of the loaded library, as it names itself.
 pub fn build_info() -> String {
     ort::info().to_owned()
 }

@@ -31,11 +31,17 @@ fn tensor(outlet: &Outlet, kind: &str) -> Result<TensorSpec, String> {
         .zip(dimension_symbols.iter())
         .map(|(size, symbol)| match (*size, symbol.as_str()) {
             (size, _) if size >= 0 => Dim::Fixed(size),
-            (_, "") => Dim::Dynamic(None),
-            (_, symbol) => Dim::Dynamic(Some(symbol.into())),
+            (_, symbol) if names_something(symbol) => Dim::Dynamic(Some(symbol.into())),
+            _ => Dim::Dynamic(None),
         })
         .collect();
     Ok(TensorSpec { name: name.into(), dtype, dims, batch_axis: None })
+}
+
+/// Whether a symbol is a name. Some exporters write `?` on every dynamic dimension, which would
+/// otherwise mean that they are all equal.
+fn names_something(symbol: &str) -> bool {
+    symbol.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
 /// The protocol's type for one of ONNX Runtime's.

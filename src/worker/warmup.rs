@@ -130,9 +130,9 @@ pub fn measure(
 /// Runs per size that are measured while the budget lasts.
 const MEASURED_RUNS: usize = 3;
 
-/// How many rows a run should have, from the time of a run by rows: the largest size that is at
-/// least a tenth cheaper per row than any smaller one that was chosen. 1 where batching does not
-/// pay. When the largest measured size is still the best, `max_rows`.
+/// How many rows a run should have, from the time of a run by rows: the largest measured size that
+/// is a good deal cheaper per row than every smaller one. 1 where batching does not pay, `max_rows`
+/// where nothing was measured.
 pub fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {
     let per_row = |(rows, took): &(usize, Duration)| {
         took.as_secs_f64() / f64::from(u32::try_from(*rows).unwrap_or(u32::MAX))
@@ -144,15 +144,12 @@ pub fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {
             (best, cost) = (point.0, per_row(point));
         }
     }
-    match curve.last() {
-        Some((last, _)) if *last == best && best > 1 => max_rows,
-        _ => best.min(max_rows),
-    }
+    best.min(max_rows)
 }
 
-/// A larger batch must cost at most this share per row of what the smaller one costs: below that,
-/// the gain is in the noise and the wait is not.
-const WORTH: f64 = 0.95;
+/// A larger batch must cost at most this share per row of what the smaller one costs: above that,
+/// the gain is in the noise and the wait for the larger run is not.
+const WORTH: f64 = 0.9;
 
 fn has_free_inner(input: &TensorSpec) -> bool {
     let mut dims = input.dims.iter().enumerate();

@@ -1,0 +1,74 @@
+//! The operator's port.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `/metrics` | OpenMetrics text |
+//! | `/livez` | 200 while the process runs; never depends on a model |
+//! | `/readyz` | 200 when requests can be served, else 503; lists what is not ready and why |
+//! | `/version` | version of the server |
+//!
+//! Not for callers: it listens on its own address and answers no prediction.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::repository::{Repository, State};
+
+/// Content type of the metrics. Source: OpenMetrics 1.0.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Serves `listener` until `stop` is done and open requests have ended.
+pub async fn serve<E>(
+    listener: TcpListener,
+    repository: Arc<Repository>,
+    encode: E,
+    stop: impl Future<Output = ()> + Send + 'static,
+) where
+    E: Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
+{
+    let router = Router::new()
+        .route("/metrics", get(move || async move { metrics(encode()) }))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || async move { readiness(&repository) }))
+        .route("/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }));
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+        tracing::error!(%error, "the admin port could not be served");
+    }
+}
+
+fn metrics(encoded: Result<String, fmt::Error>) -> Response {
+    match encoded {
+        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn readiness(repository: &Repository) -> (StatusCode, Json<Value>) {
+    let ready = repository.is_ready();
+    let models: Vec<Value> = repository
+        .index()
+        .into_iter()
+        .map(|entry| {
+            let (state, reason) = match entry.state {
+                State::Ready(_) => ("READY", String::new()),
+                State::Loading => ("LOADING", String::new()),
+                State::Failed(reason) => ("UNAVAILABLE", reason),
+            };
+            json!({
+                "name": entry.key.name.as_str(),
+                "version": entry.key.version.number(),
+                "state": state,
+                "reason": reason,
+            })
+        })
+        .collect();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": ready, "models": models })))
+}

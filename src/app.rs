@@ -1,0 +1,297 @@
+//! Puts the server together, runs it and takes it apart again.
+//!
+//! The listeners are bound before, the moment to stop comes as a future, so a whole server runs
+//! inside a test. Ports answer from the first moment; readiness says when the models do.
+//! Nothing imports this room but `cli` and `main`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::grpc::GrpcServer;
+use crate::job::ByteBudget;
+use crate::repository::{Repository, RepositoryError, State};
+use crate::telemetry::metrics::Metrics;
+use crate::worker::ModelLoader;
+use crate::{admin, http};
+
+pub mod banner;
+pub mod signal;
+
+/// Bound sockets of the three ports.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Data port.
+    pub grpc: TcpListener,
+    /// REST port.
+    pub http: TcpListener,
+    /// Operator's port.
+    pub admin: TcpListener,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be had.
+    #[error("cannot listen on {address} ({port} port): {source}")]
+    Bind {
+        /// What the port is for.
+        port: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The repository cannot be read or is empty.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Models failed and the server is strict.
+    #[error("strict: {0}")]
+    Models(String),
+    /// A thread or service cannot be started.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// How stopping went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Requests that were accepted and could not be answered within the grace period.
+    pub abandoned: usize,
+    /// Whether everything ended by itself.
+    pub complete: bool,
+}
+
+impl Listeners {
+    /// Binds the three ports of `config`.
+    ///
+    /// # Errors
+    /// [`StartError::Bind`] for the first that cannot be had.
+    pub async fn bind(config: &Config) -> Result<Self, StartError> {
+        let bind = async |port: &'static str, address: SocketAddr| {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|source| StartError::Bind { port, address, source })
+        };
+        Ok(Self {
+            grpc: bind("gRPC", config.grpc_addr).await?,
+            http: bind("REST", config.http_addr).await?,
+            admin: bind("admin", config.admin_addr).await?,
+        })
+    }
+}
+
+/// A server that is put together and not yet running.
+pub struct App {
+    config: Config,
+    models: PathBuf,
+    listeners: Listeners,
+    repository: Arc<Repository>,
+    metrics: Metrics,
+    budget: ByteBudget,
+    runtime: String,
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("models", &self.models).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Puts a server for the models under `models` together. `runtime` names what runs them, for
+    /// people.
+    pub fn build(
+        config: Config,
+        models: PathBuf,
+        loader: Arc<dyn ModelLoader>,
+        listeners: Listeners,
+        runtime: &str,
+    ) -> Self {
+        let budget = ByteBudget::new(config.request_memory_bytes);
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), runtime, &budget);
+        let repository =
+            Repository::new(loader, config.model.clone(), budget.clone(), metrics.clone());
+        let (repository, runtime) = (Arc::new(repository), runtime.to_owned());
+        Self { config, models, listeners, repository, metrics, budget, runtime }
+    }
+
+    /// The models.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Address of the data port.
+    ///
+    /// # Errors
+    /// The system's, if the socket is gone.
+    pub fn grpc_addr(&self) -> io::Result<SocketAddr> {
+        self.listeners.grpc.local_addr()
+    }
+
+    /// Address of the REST port.
+    ///
+    /// # Errors
+    /// The system's, if the socket is gone.
+    pub fn http_addr(&self) -> io::Result<SocketAddr> {
+        self.listeners.http.local_addr()
+    }
+
+    /// Address of the operator's port.
+    ///
+    /// # Errors
+    /// The system's, if the socket is gone.
+    pub fn admin_addr(&self) -> io::Result<SocketAddr> {
+        self.listeners.admin.local_addr()
+    }
+
+    /// Loads the models and serves until `shutdown`, then drains. `announce` is called once, with
+    /// the banner, when every model was tried.
+    ///
+    /// # Errors
+    /// [`StartError`] if there is nothing to serve, or a model failed and the server is strict.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()>,
+        announce: impl FnOnce(&str),
+    ) -> Result<DrainReport, StartError> {
+        let internal = |error: &dyn fmt::Display| StartError::Internal(error.to_string());
+        let banner = banner::Addresses {
+            grpc: self.grpc_addr().map_err(|error| internal(&error))?,
+            http: self.http_addr().map_err(|error| internal(&error))?,
+            admin: self.admin_addr().map_err(|error| internal(&error))?,
+        };
+        let loading = self.start_loading()?;
+        let stop = watch::Sender::new(false);
+        let (data, operator) = (JoinSet::new(), JoinSet::new());
+        let mut ports = Ports { data, operator, stop_operator: watch::Sender::new(false) };
+        ports.start(self.listeners, &self.config, &self.repository, &stop, {
+            let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+            move || metrics.encode(&budget)
+        });
+        tokio::pin!(shutdown);
+        let loaded = tokio::select! {
+            biased;
+            () = &mut shutdown => None,
+            loaded = loading => Some(loaded.map_err(|error| internal(&error))?),
+        };
+        if let Some(loaded) = loaded {
+            loaded?;
+            if self.config.strict {
+                refuse_failed(&self.repository)?;
+            }
+            announce(&banner::text(&self.repository, &self.runtime, &banner));
+            shutdown.await;
+        }
+        Ok(drain(&self.repository, ports, &stop, &self.config, &self.budget).await)
+    }
+
+    /// Loads on a thread of its own; the receiver gets the outcome.
+    fn start_loading(&self) -> Result<oneshot::Receiver<Result<(), RepositoryError>>, StartError> {
+        let (done, loading) = oneshot::channel();
+        let (repository, models) = (Arc::clone(&self.repository), self.models.clone());
+        std::thread::Builder::new()
+            .name("loader".to_owned())
+            .spawn(move || drop(done.send(repository.load_all(&models))))
+            .map_err(|error| StartError::Internal(error.to_string()))?;
+        Ok(loading)
+    }
+}
+
+/// Tasks of the three ports.
+struct Ports {
+    /// gRPC and REST: end when the server drains.
+    data: JoinSet<()>,
+    /// The operator's port: ends last, so that the drain can be watched.
+    operator: JoinSet<()>,
+    stop_operator: watch::Sender<bool>,
+}
+
+impl Ports {
+    fn start(
+        &mut self,
+        listeners: Listeners,
+        config: &Config,
+        repository: &Arc<Repository>,
+        stop: &watch::Sender<bool>,
+        encode: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
+    ) {
+        let grpc = GrpcServer {
+            repository: Arc::clone(repository),
+            requests: config.requests,
+            connections: config.connections,
+            reflection: config.reflection,
+            stopping: stop.subscribe(),
+        };
+        let stopped = raised(stop.subscribe());
+        self.data.spawn(async move {
+            if let Err(error) = grpc.serve(listeners.grpc, stopped).await {
+                tracing::error!(%error, "the data port could not be served");
+            }
+        });
+        let stopped = raised(stop.subscribe());
+        self.data.spawn(http::serve(listeners.http, Arc::clone(repository), stopped));
+        let stopped = raised(self.stop_operator.subscribe());
+        let repository = Arc::clone(repository);
+        self.operator.spawn(admin::serve(listeners.admin, repository, encode, stopped));
+    }
+}
+
+async fn raised(mut flag: watch::Receiver<bool>) {
+    // An error means that the sender is gone: the server has ended.
+    drop(flag.wait_for(|raised| *raised).await);
+}
+
+fn refuse_failed(repository: &Repository) -> Result<(), StartError> {
+    let reason = |entry: &crate::repository::IndexEntry| match &entry.state {
+        State::Failed(reason) => Some(format!("{}: {reason}", entry.key)),
+        State::Loading | State::Ready(_) => None,
+    };
+    let failed: Vec<String> = repository.index().iter().filter_map(reason).collect();
+    if failed.is_empty() { Ok(()) } else { Err(StartError::Models(failed.join("; "))) }
+}
+
+/// Stops in this order: not ready; a pause so that load balancers notice; no new connections,
+/// streams read no further, open calls end; queues drain, workers end; the operator's port closes.
+/// All but the pause within one grace period.
+async fn drain(
+    repository: &Arc<Repository>,
+    mut ports: Ports,
+    stop: &watch::Sender<bool>,
+    config: &Config,
+    budget: &ByteBudget,
+) -> DrainReport {
+    tracing::info!(grace_ms = config.drain_grace.as_millis(), "draining");
+    repository.announce_drain();
+    tokio::time::sleep(config.drain_pause).await;
+    stop.send_replace(true);
+    let orderly = async {
+        while ports.data.join_next().await.is_some() {}
+        repository.drain().await;
+    };
+    let complete = tokio::time::timeout(config.drain_grace, orderly).await.is_ok();
+    let waiting = |entry: crate::repository::IndexEntry| match entry.state {
+        State::Ready(served) => {
+            let depth = served.batcher.depth();
+            depth.jobs + depth.running
+        }
+        State::Loading | State::Failed(_) => 0,
+    };
+    let abandoned = if complete { 0 } else { repository.index().into_iter().map(waiting).sum() };
+    ports.stop_operator.send_replace(true);
+    let closing = async { while ports.operator.join_next().await.is_some() {} };
+    // Scrapers keep connections open; they get a moment, no more.
+    drop(tokio::time::timeout(OPERATOR_PATIENCE, closing).await);
+    tracing::info!(complete, abandoned, bytes_held = budget.taken(), "drained");
+    DrainReport { abandoned, complete }
+}
+
+/// How long open connections on the operator's port are waited for.
+const OPERATOR_PATIENCE: Duration = Duration::from_millis(200);

@@ -1,0 +1,100 @@
+//! `onnxd serve`: the server.
+
+use std::sync::Arc;
+
+use clap::ArgMatches;
+
+use super::{CANNOT_START, Console, KILLED, Layers, NOT_DRAINED, Outcome, WRONG_SETTINGS};
+use crate::app::signal::StopSignals;
+use crate::app::{App, DrainReport, Listeners, StartError};
+use crate::config::Config;
+use crate::onnx::{OnnxLoader, environment};
+use crate::runtime::library::{self, SearchPlaces};
+use crate::runtime::processors::Processors;
+use crate::telemetry;
+
+pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
+    let config = match Layers::read(matches).and_then(|layers| layers.resolve()) {
+        Ok(config) => config,
+        Err(errors) => return Outcome::new(WRONG_SETTINGS, errors.to_string()),
+    };
+    if let Err(reason) = telemetry::init(config.log_format, &config.log) {
+        return Outcome::new(WRONG_SETTINGS, format!("log: {reason}"));
+    }
+    let processors = Processors::of_process();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(processors.available())
+        .thread_name("async")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return Outcome::new(CANNOT_START, error.to_string()),
+    };
+    let models = super::models_path(matches);
+    runtime.block_on(serve(config, models, processors, console))
+}
+
+async fn serve(
+    config: Config,
+    models: std::path::PathBuf,
+    processors: Processors,
+    console: Console,
+) -> Outcome {
+    let cannot = |error: &dyn std::fmt::Display| Outcome::new(CANNOT_START, error.to_string());
+    let mut signals = match StopSignals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return cannot(&error),
+    };
+    let listeners = match Listeners::bind(&config).await {
+        Ok(listeners) => listeners,
+        Err(error) => return cannot(&error),
+    };
+    let places = SearchPlaces::from_process(config.runtime_library.clone());
+    let found = match library::find(&places) {
+        Ok(found) => found,
+        Err(error) => return cannot(&error),
+    };
+    let loaded = match environment::load(&found.path, config.telemetry) {
+        Ok(loaded) => loaded,
+        Err(error) => return cannot(&error),
+    };
+    warn_of_open_ports(&config);
+    let runtime = format!("{} ({})", environment::version(&found.path), found.path.display());
+    let loader = Arc::new(OnnxLoader::new(loaded, processors));
+    let app = App::build(config, models, loader, listeners, &runtime);
+
+    let (first, stopped) = tokio::sync::oneshot::channel();
+    let second = async move {
+        signals.next().await;
+        first.send(()).ok();
+        signals.next().await;
+    };
+    let shutdown = async { drop(stopped.await) };
+    tokio::select! {
+        ended = app.run(shutdown, console) => outcome(ended),
+        () = second => Outcome::new(KILLED, "stopped at once by a second signal"),
+    }
+}
+
+fn outcome(ended: Result<DrainReport, StartError>) -> Outcome {
+    match ended {
+        Err(error) => Outcome::new(CANNOT_START, error.to_string()),
+        Ok(DrainReport { complete: true, .. }) => Outcome::ok(""),
+        Ok(DrainReport { abandoned, .. }) => Outcome::new(
+            NOT_DRAINED,
+            format!("the grace period ended with {abandoned} requests or runs unfinished"),
+        ),
+    }
+}
+
+/// Everything is clear text: say so when others than this machine can read it.
+fn warn_of_open_ports(config: &Config) {
+    for (port, address) in
+        [("grpc", config.grpc_addr), ("http", config.http_addr), ("admin", config.admin_addr)]
+    {
+        if !address.ip().is_loopback() {
+            tracing::warn!(port, %address, "clear text on an address that others can reach");
+        }
+    }
+}
