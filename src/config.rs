@@ -16,8 +16,6 @@ mod values;
 
 pub use model::ModelConfig;
 
-use crate::telemetry::LogFormat;
-
 /// Settings of a server, complete and checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -94,6 +92,18 @@ pub struct ConnectionLimits {
     pub keepalive: Duration,
     /// How long to wait for its answer.
     pub keepalive_timeout: Duration,
+}
+
+/// Form of the log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Where a value came from.

@@ -7,19 +7,9 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-pub mod metrics;
+use crate::config::LogFormat;
 
-/// Form of the log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    #[default]
-    Auto,
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
+pub mod metrics;
 
 /// Installs the process's log writer on standard error. `filter` is a level or a list of
 /// `target=level`, as `tracing-subscriber` reads it.

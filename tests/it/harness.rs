@@ -1,0 +1,184 @@
+//! A server inside the test: bound to ports of the system's choice, stopped and joined at the end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use onnxd::app::{App, DrainReport, Listeners, StartError};
+use onnxd::config::{Config, Origin};
+use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
+use onnxd::pb::model_infer_request::InferInputTensor;
+use onnxd::pb::{ModelInferRequest, ModelInferResponse};
+use onnxd::repository::Repository;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::scripted::{NAMES, ScriptedLoader, lay_out};
+
+pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
+
+/// A client on a bare HTTP/2 connection.
+pub(crate) type PatientClient = GrpcInferenceServiceClient<Bare>;
+
+/// An HTTP/2 connection as the generated client wants it.
+#[derive(Debug, Clone)]
+pub(crate) struct Bare(http2::SendRequest<Body>);
+
+impl tower::Service<http::Request<Body>> for Bare {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+async fn patient_client(address: SocketAddr) -> PatientClient {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = shaken.unwrap();
+    tokio::spawn(connection);
+    let origin = format!("http://{address}").parse().unwrap();
+    GrpcInferenceServiceClient::with_origin(Bare(sender), origin)
+}
+
+/// A running server.
+pub(crate) struct TestServer {
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) loader: ScriptedLoader,
+    shutdown: oneshot::Sender<()>,
+    running: JoinHandle<Result<DrainReport, StartError>>,
+    _models: tempfile::TempDir,
+}
+
+impl TestServer {
+    /// A ready server with all scripted models and the given settings over the defaults.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let server = Self::start_with(settings, &NAMES, ScriptedLoader::default()).await;
+        server.loaded().await;
+        server
+    }
+
+    /// A server with these models, which may still be loading.
+    pub(crate) async fn start_with(
+        settings: &[(&str, &str)],
+        names: &[&str],
+        loader: ScriptedLoader,
+    ) -> Self {
+        let models = tempfile::tempdir().unwrap();
+        lay_out(models.path(), names);
+        // No first runs, so that tests see their own runs only; rows meet up to the maximum.
+        let mut given: BTreeMap<&str, &str> = BTreeMap::from([
+            ("grpc_addr", "127.0.0.1:0"),
+            ("http_addr", "127.0.0.1:0"),
+            ("admin_addr", "127.0.0.1:0"),
+            ("warmup_ms", "0"),
+            ("batching", "fixed"),
+        ]);
+        given.extend(settings.iter().copied());
+        let config =
+            Config::resolve(|key| given.get(key).map(|text| ((*text).to_owned(), Origin::Flag)));
+        let config = config.unwrap();
+        let listeners = Listeners::bind(&config).await.unwrap();
+        let path = models.path().to_owned();
+        let app = App::build(config, path, Arc::new(loader.clone()), listeners, "script");
+        let repository = Arc::clone(app.repository());
+        let (grpc, http, admin) =
+            (app.grpc_addr().unwrap(), app.http_addr().unwrap(), app.admin_addr().unwrap());
+        let (shutdown, stopped) = oneshot::channel();
+        let running = tokio::spawn(app.run(async { drop(stopped.await) }, |_| {}));
+        Self { grpc, http, admin, repository, loader, shutdown, running, _models: models }
+    }
+
+    /// Waits until every model was tried.
+    pub(crate) async fn loaded(&self) {
+        let mut changes = self.repository.subscribe();
+        while !self.repository.is_loaded() {
+            changes.changed().await.unwrap();
+        }
+    }
+
+    /// A client on a connection of its own.
+    pub(crate) async fn client(&self) -> Client {
+        GrpcInferenceServiceClient::new(self.channel().await)
+    }
+
+    pub(crate) async fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
+    }
+
+    /// A client that leaves `grpc-timeout` to the server; the usual one watches it by itself.
+    pub(crate) async fn patient_client(&self) -> PatientClient {
+        patient_client(self.grpc).await
+    }
+
+    /// Asks the server to stop; the handle gives the report.
+    pub(crate) fn shut_down(self) -> JoinHandle<Result<DrainReport, StartError>> {
+        self.shutdown.send(()).unwrap();
+        self.running
+    }
+
+    /// Waits for the end of a server that ends by itself.
+    pub(crate) async fn ended(self) -> Result<DrainReport, StartError> {
+        self.running.await.unwrap()
+    }
+
+    /// Stops the server and checks that nothing is left: no request, no byte.
+    pub(crate) async fn finish(self) {
+        let models: Vec<_> =
+            NAMES.iter().flat_map(|name| self.repository.ready_versions(name)).collect();
+        let report = self.shut_down().await.unwrap().unwrap();
+        assert_eq!(report, DrainReport { abandoned: 0, complete: true });
+        for model in models {
+            let depth = model.batcher.depth();
+            assert_eq!((depth.jobs, depth.rows, depth.running), (0, 0, 0), "{}", model.key);
+        }
+    }
+}
+
+/// A request with one row per value.
+pub(crate) fn request(model: &str, values: &[f32]) -> ModelInferRequest {
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    ModelInferRequest {
+        model_name: model.into(),
+        inputs: vec![InferInputTensor {
+            name: "x".into(),
+            datatype: "FP32".into(),
+            shape: vec![i64::try_from(values.len()).unwrap(), 1],
+            ..InferInputTensor::default()
+        }],
+        raw_input_contents: vec![raw.into()],
+        ..ModelInferRequest::default()
+    }
+}
+
+/// The values of an answer.
+pub(crate) fn values(response: &ModelInferResponse) -> Vec<f32> {
+    response.raw_output_contents[0]
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect()
+}
+
+/// Waits until so many requests wait in a model's queue. Each look lets other tasks run.
+pub(crate) async fn queued(server: &TestServer, model: &str, jobs: usize) {
+    let served = server.repository.resolve(model, None).unwrap();
+    while served.batcher.depth().jobs != jobs {
+        tokio::task::yield_now().await;
+    }
+}

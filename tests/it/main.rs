@@ -1,0 +1,19 @@
+//! The whole server over real sockets with scripted models: no ONNX Runtime, no sleeps.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod harness;
+mod scripted;
+
+mod admission;
+mod batching;
+mod cancellation;
+mod deadline;
+mod descriptions;
+mod failure;
+mod health;
+mod infer;
+mod layering;
+mod ports;
+mod shutdown;
+mod stream_infer;
