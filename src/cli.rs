@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigErrors, Origin, Raw, read_file};
 mod check;
 mod doctor;
 mod serve;
+mod setup;
 
 /// What a command says and the code that it ends with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,7 @@ pub fn command() -> Command {
         .subcommand(with_settings(
             Command::new("doctor").about("Show what this machine and these settings give"),
         ))
+        .subcommand(setup::command())
 }
 
 fn with_settings(command: Command) -> Command {
@@ -126,6 +128,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("serve", matches)) => serve::run(matches, console),
         Some(("check", matches)) => check::run(matches),
         Some(("doctor", matches)) => doctor::run(matches),
+        Some(("setup", matches)) => setup::run(matches),
         _ => Outcome::new(WRONG_SETTINGS, "no such command"),
     }
 }

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use clap::ArgMatches;
 
-use super::{Layers, Outcome, WRONG_SETTINGS};
+use super::{CANNOT_START, Layers, Outcome, WRONG_SETTINGS};
 use crate::config::settings::{MODEL, SERVER};
 use crate::config::{Origin, memory};
 use crate::onnx::environment;
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
+use crate::runtime::telemetry::ensure_disabled;
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let layers = match Layers::read(matches) {
@@ -20,6 +21,10 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         Ok(config) => config,
         Err(errors) => return Outcome::new(WRONG_SETTINGS, errors.to_string()),
     };
+    // Before the first thread and before the library is loaded.
+    if let Err(error) = ensure_disabled(config.telemetry) {
+        return Outcome::new(CANNOT_START, error.to_string());
+    }
     let (mut report, mut faults) = (Vec::new(), 0);
     let mut line = |name: &str, text: &str| {
         report.push(format!("{name:<14} {text}"));

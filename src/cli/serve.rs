@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::onnx::{OnnxLoader, environment};
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
+use crate::runtime::telemetry::ensure_disabled;
 use crate::telemetry;
 
 pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
@@ -18,6 +19,10 @@ pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Ok(config) => config,
         Err(errors) => return Outcome::new(WRONG_SETTINGS, errors.to_string()),
     };
+    // Before the first thread and before the library is loaded.
+    if let Err(error) = ensure_disabled(config.telemetry) {
+        return Outcome::new(CANNOT_START, error.to_string());
+    }
     if let Err(reason) = telemetry::init(config.log_format, &config.log) {
         return Outcome::new(WRONG_SETTINGS, format!("log: {reason}"));
     }

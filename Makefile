@@ -1,0 +1,54 @@
+# The vocabulary for people and machines. Every target does the set-up that it needs, into ignored
+# folders of this checkout.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ONNXD   := target/release/onnxd
+RUNTIME := target/release/onnxruntime
+MODELS  ?= models
+ARGS    ?=
+
+# ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
+export ORT_DISABLE_TELEMETRY := 1
+
+.PHONY: help build serve test test-rust test-clients lint bench tools clean FORCE
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+build: $(ONNXD) $(RUNTIME)/manifest.json ## Build target/release/onnxd and fetch ONNX Runtime beside it
+
+$(ONNXD): FORCE
+	cargo build --release --locked
+
+$(RUNTIME)/manifest.json: | $(ONNXD)
+	$(ONNXD) setup --dir $(RUNTIME)
+
+serve: build ## Serve the models of models/ (MODELS=path ARGS='--flag …')
+	exec $(ONNXD) serve $(MODELS) $(ARGS)
+
+test: test-rust test-clients ## Run every test: Rust, real runtime, clients in other languages
+
+test-rust: build ## Run the Rust tests, with and without the real runtime
+	cargo test --locked
+
+test-clients: build ## Run clients in other languages against the server
+	tests/clients/run.sh
+
+lint: ## Check format, lints and documentation links
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+bench: build ## Measure against the floor and the ceiling, about six minutes (ARGS=--quick: one and a half)
+	cargo bench --locked --bench server -- $(ARGS)
+
+tools: ## Install grpcurl and grpc-health-probe into .tools/ (needs Go)
+	tests/clients/tools.sh
+
+clean: ## Remove everything that was built or fetched
+	rm -rf target .venv .tools bench-out
+
+FORCE:
