@@ -1,4 +1,81 @@
-//! onnxd.
+//! onnxd serves ONNX models over the Open Inference Protocol: gRPC in, ONNX Runtime behind, a
+//! dynamic batcher between.
+//!
+//! # One prediction, straight through
+//!
+//! ```text
+//! async side: no tensor byte is copied, nothing blocks
+//!
+//!   grpc::connection   accepts, within limits
+//!   grpc::wire         bounds a message before it is decoded
+//!   grpc (trait impl)  deadline from `grpc-timeout`, once
+//!   grpc::inference    the path below, as five calls in a row
+//!     repository.resolve      name, version        -> Arc<ServedModel>
+//!     grpc::codec::decode     ModelInferRequest    -> InferRequest      (slices of the message)
+//!     request::validate       InferRequest, ModelSpec -> ValidRequest   (proof that it fits)
+//!     batcher.submit          ValidRequest         -> Job in the queue, Ticket for the caller
+//!     ticket.answer           waits: the answer, the deadline, or the caller leaves
+//!                  │
+//!                  │ one push under a short lock, one wake-up
+//!                  ▼
+//! worker thread: owns one executor, touched by nobody else
+//!
+//!   batcher.next_batch   groups + policy: which requests, how many, now or later
+//!   worker::thread       the loop; catches panics, rebuilds the executor
+//!   worker::batch        looks again who still waits, joins, runs, cuts, answers
+//!     tensor::rows::Joined    requests' tensors as one      (the one copy on the way in)
+//!     onnx::executor          ONNX Runtime's run; outputs keep its memory
+//!     tensor::rows::split     outputs apart again           (slices along axis 0)
+//!     reply.send              -> InferResponse, one wake-up
+//!                  │
+//!                  ▼
+//! async side again:  grpc::codec::encode  InferResponse -> ModelInferResponse
+//! ```
+//!
+//! A message of a stream takes the same path ([`grpc::inference`]); `grpc::stream` only bounds how
+//! many are in flight. What a request can end with instead of an answer is one type,
+//! [`error::PredictError`], and becomes a status in one place, [`grpc::status`].
+//!
+//! A worker takes its batch itself, under a short lock, instead of being handed one by a task in
+//! between: a request then crosses one queue and causes one wake-up each way, a caller that leaves
+//! can take its request out at once, and the decision stays a pure function all the same
+//! ([`batcher::policy`], [`batcher::pending`]).
+//!
+//! # Rooms
+//!
+//! Each room's file opens with what it does and what it leaves to others. A room names only rooms
+//! of lower rank; a test reads the sources and holds this table.
+//!
+//! | rank | rooms | what they are |
+//! | --- | --- | --- |
+//! | 0 | [`tensor`], [`deadline`], [`runtime`] | tensors, shapes, joining and cutting; a point in time; the library as a file |
+//! | 1 | [`model`] | names, versions, signatures, the axis of the rows |
+//! | 2 | [`error`] | what a caller can be told |
+//! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
+//! | 4 | [`job`], [`config`] | one request in flight; resolved settings |
+//! | 5 | [`batcher`] | the queue of one model version |
+//! | 6 | [`telemetry`] | logs and metrics |
+//! | 7 | [`worker`] | threads that run batches; the [`worker::Executor`] seam |
+//! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
+//! | 9 | [`pb`] | generated messages |
+//! | 10 | [`grpc`], [`http`], [`admin`] | the three ports |
+//! | 11 | [`app`] | put together, run, drain |
+//! | 12 | [`cli`] | subcommands |
+//!
+//! # What holds everywhere
+//!
+//! - A session belongs to one thread; there is no lock round a run.
+//! - Every accepted request gets exactly one answer: a [`job::Job`] is moved, never shared, and
+//!   dropping it is an answer too.
+//! - Every queue, window and buffer has a bound, and the bound is a setting.
+//! - Requests whose rows could influence each other never share a run: the axis of the rows is
+//!   read from the model or its settings, tried at start, and compared with every output.
+//! - Decisions get `now` as an argument; only [`batcher::Batcher::next_batch`] and
+//!   [`batcher::Ticket::answer`] wait.
+//! - Only [`onnx`] names ONNX Runtime, only the wire rooms name messages, only
+//!   `onnx/strings.rs` has `unsafe` code, only [`config`], [`runtime`] and [`cli`] read the
+//!   environment, only `main.rs` prints and exits.
+
 pub mod admin;
 pub mod app;
 pub mod batcher;
