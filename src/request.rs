@@ -1,6 +1,6 @@
 //! A decoded request, checked against a model's signature.
 //!
-//! [`InferRequest`] is what a client sent, whatever the protocol; [`validate`] turns it into a
+//! [`InferRequest`] is what a client sent, whatever the protocol; [`validate()`] turns it into a
 //! [`ValidRequest`], whose existence proves that it fits the model. After that nothing is checked
 //! twice. No message type, no queue, no clock. The wire rooms call it on the async side, so it
 //! copies no tensor.
@@ -39,7 +39,7 @@ pub struct NamedTensor {
     pub tensor: Tensor,
 }
 
-/// A request that fits its model. Made only by [`validate`].
+/// A request that fits its model. Made only by [`validate()`].
 #[derive(Debug, Clone)]
 pub struct ValidRequest {
     inputs: Vec<Tensor>,

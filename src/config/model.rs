@@ -39,6 +39,8 @@ pub struct ModelConfig {
     pub version_policy: VersionPolicy,
     /// What the file says of the axes of single tensors.
     pub axes: BTreeMap<String, AxisOverride>,
+    /// Shapes of a usual request, for first runs and measuring, by input.
+    pub examples: BTreeMap<String, Vec<i64>>,
 }
 
 /// How far requests are put together.
@@ -98,6 +100,7 @@ impl ModelConfig {
             warmup: Duration::ZERO,
             version_policy: VersionPolicy::Latest(NonZeroUsize::MIN),
             axes: BTreeMap::new(),
+            examples: BTreeMap::new(),
         }
     }
 
@@ -139,7 +142,7 @@ impl ModelConfig {
         for (key, value) in &table {
             match (key.as_str(), value) {
                 ("inputs" | "outputs", toml::Value::Table(tensors)) => {
-                    config.read_axes(key, tensors, &mut errors);
+                    config.read_tensors(key, tensors, &mut errors);
                 }
                 ("provider_options", toml::Value::Table(providers)) => {
                     config.read_options(providers, &mut errors);
@@ -158,24 +161,47 @@ impl ModelConfig {
         errors.into_result(config)
     }
 
-    fn read_axes(&mut self, kind: &str, tensors: &toml::Table, errors: &mut ConfigErrors) {
+    fn read_tensors(&mut self, kind: &str, tensors: &toml::Table, errors: &mut ConfigErrors) {
         for (name, rules) in tensors {
-            let key = format!("{kind}.{name}");
-            let rules = rules.as_table();
-            let rule = match rules.map(|rules| rules.iter().collect::<Vec<_>>()).as_deref() {
-                Some([(word, toml::Value::Integer(axis))]) if *word == "batch_axis" => {
-                    usize::try_from(*axis).ok().map(AxisOverride::Axis)
-                }
-                Some([(word, toml::Value::Boolean(true))]) if *word == "shared" => {
-                    Some(AxisOverride::Shared)
-                }
-                _ => None,
+            let Some(rules) = rules.as_table() else {
+                errors.push(&format!("{kind}.{name}"), "expected a table".to_owned());
+                continue;
             };
-            match rule {
-                Some(rule) => drop(self.axes.insert(name.clone(), rule)),
-                None => errors.push(&key, "expected batch_axis = N or shared = true".to_owned()),
+            for (word, value) in rules {
+                let problem = match (word.as_str(), value) {
+                    ("batch_axis", toml::Value::Integer(axis)) => match usize::try_from(*axis) {
+                        Ok(axis) => self.set_axis(name, AxisOverride::Axis(axis)),
+                        Err(_) => Some("expected a number of at least 0"),
+                    },
+                    ("shared", toml::Value::Boolean(true)) => {
+                        self.set_axis(name, AxisOverride::Shared)
+                    }
+                    ("example_shape", toml::Value::Array(dims)) if kind == "inputs" => {
+                        self.set_example(name, dims)
+                    }
+                    _ => Some(
+                        "expected batch_axis = N, shared = true or, for an input, \
+                         example_shape = [N, …]",
+                    ),
+                };
+                if let Some(problem) = problem {
+                    errors.push(&format!("{kind}.{name}.{word}"), problem.to_owned());
+                }
             }
         }
+    }
+
+    fn set_axis(&mut self, name: &str, rule: AxisOverride) -> Option<&'static str> {
+        let before = self.axes.insert(name.to_owned(), rule);
+        before.is_some().then_some("batch_axis and shared exclude each other")
+    }
+
+    fn set_example(&mut self, name: &str, dims: &[toml::Value]) -> Option<&'static str> {
+        let dims: Option<Vec<i64>> =
+            dims.iter().map(|dim| dim.as_integer().filter(|dim| *dim > 0)).collect();
+        let Some(dims) = dims else { return Some("expected positive whole numbers") };
+        self.examples.insert(name.to_owned(), dims);
+        None
     }
 
     fn read_options(&mut self, providers: &toml::Table, errors: &mut ConfigErrors) {

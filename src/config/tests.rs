@@ -55,6 +55,7 @@ fn model_file_lies_over_the_servers_defaults() {
         gpu_mem_limit = 1073741824
         [inputs.state]
         batch_axis = 1
+        example_shape = [2, 1, 128]
         [inputs.sr]
         shared = true
     "#;
@@ -65,6 +66,7 @@ fn model_file_lies_over_the_servers_defaults() {
     assert_eq!(config.provider_options[&Provider::Cuda]["gpu_mem_limit"], "1073741824");
     assert_eq!(config.axes["state"], AxisOverride::Axis(1));
     assert_eq!(config.axes["sr"], AxisOverride::Shared);
+    assert_eq!(config.examples["state"], [2, 1, 128]);
     assert!(
         matches!(config.version_policy, VersionPolicy::Specific(versions) if versions.len() == 2)
     );
@@ -75,7 +77,9 @@ fn model_file_mistakes_name_their_keys() {
     let defaults = resolve(&[]).unwrap().model;
     let text = "batchin = \"auto\"\nversion_policy = 3\n[inputs.x]\nbatch_axis = -1\n";
     let errors = ModelConfig::parse(text, &defaults).unwrap_err().to_string();
-    for part in ["batchin: unknown setting", "version_policy: expected", "inputs.x: expected"] {
+    for part in
+        ["batchin: unknown setting", "version_policy: expected", "inputs.x.batch_axis: expected"]
+    {
         assert!(errors.contains(part), "{errors}");
     }
 }

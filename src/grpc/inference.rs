@@ -65,7 +65,7 @@ impl Inference {
     /// Answers one message that arrived at `now`.
     ///
     /// # Errors
-    /// The status of whatever it ended with; see [`super::status`].
+    /// The status of whatever it ended with; see [`mod@super::status`].
     pub async fn infer(
         &self,
         request: ModelInferRequest,

@@ -113,6 +113,10 @@ impl Listing {
                 continue;
             }
             let Ok(version) = ModelVersion::parse(version) else {
+                // Other folders are the owner's; one that begins with a digit is a slip.
+                if !version.starts_with(|first: char| first.is_ascii_digit()) {
+                    continue;
+                }
                 let text = crate::model::quoted(version);
                 self.warnings.push(format!("{name}: folder {text:?} is no version; ignored"));
                 continue;
@@ -158,6 +162,7 @@ mod tests {
             "b/2/model.onnx",
             "b/10/model.onnx",
             "b/notes/x",
+            "b/02/model.onnx",
             "a/1/model.onnx",
             "a/model.toml",
             ".git/1/model.onnx",

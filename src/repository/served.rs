@@ -146,22 +146,22 @@ fn warm_up(
     if config.warmup.is_zero() {
         return (spec, unmeasured);
     }
-    let mut inner = None;
+    let mut examples = None;
     for executor in executors.iter_mut() {
-        match warmup::run_once(executor.as_mut(), &spec) {
-            Ok(size) => inner = Some(size),
+        match warmup::run_once(executor.as_mut(), &spec, &config.examples) {
+            Ok(worked) => examples = Some(worked),
             Err(error) => {
                 tracing::debug!(model = %key, %error, "made-up inputs do not run; not warmed up");
             }
         }
     }
-    let (Some(inner), Some(executor)) = (inner, executors.first_mut()) else {
+    let (Some(examples), Some(executor)) = (examples, executors.first_mut()) else {
         return (spec, unmeasured);
     };
     if !spec.has_rows() || config.batching == Batching::Off {
         return (spec, 1);
     }
-    match warmup::check_independence(executor.as_mut(), &spec, inner) {
+    match warmup::check_independence(executor.as_mut(), &spec, examples) {
         Independence::Shown => {}
         Independence::Unknown(reason) => {
             tracing::debug!(model = %key, reason, "independence of rows not shown");
@@ -178,7 +178,7 @@ fn warm_up(
         return (spec, config.max_batch_size);
     }
     let limit = config.max_batch_size;
-    let curve = warmup::measure(executor.as_mut(), &spec, inner, limit, config.warmup);
+    let curve = warmup::measure(executor.as_mut(), &spec, examples, limit, config.warmup);
     let best = warmup::best_rows(&curve, limit);
     tracing::debug!(model = %key, ?curve, best, "measured");
     (spec, best)

@@ -6,6 +6,7 @@
 //! answers are compared. How far batching pays is then measured within a time budget.
 //! Runs on the loader's thread; the choice of the size is a pure function.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,21 +30,35 @@ pub enum Independence {
     Unknown(String),
 }
 
+/// Shapes of made-up requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Examples<'a> {
+    /// What the model's settings say, by input.
+    pub given: &'a BTreeMap<String, Vec<i64>>,
+    /// Size of every other dynamic inner dimension.
+    pub inner: i64,
+}
+
 /// Sizes that dynamic inner dimensions are tried with, in order: the smallest suits token models,
 /// the others suit images and audio.
 const INNER_SIZES: [i64; 3] = [8, 32, 224];
 
 /// Runs the model once on made-up values, so that the first caller does not pay for lazy set-up.
-/// Returns the inner size that worked.
+/// Returns the shapes that worked; `given` are those of the model's settings.
 ///
 /// # Errors
 /// The runtime's reason if no made-up input runs. That is no fault of the model: it may want values
 /// that nobody can guess.
-pub fn run_once(executor: &mut dyn Executor, spec: &ModelSpec) -> Result<i64, ExecuteError> {
+pub fn run_once<'a>(
+    executor: &mut dyn Executor,
+    spec: &ModelSpec,
+    given: &'a BTreeMap<String, Vec<i64>>,
+) -> Result<Examples<'a>, ExecuteError> {
     let mut last = ExecuteError::Runtime("no size was tried".into());
     for inner in INNER_SIZES {
-        match run(executor, spec, &[example(spec, 1, inner, 0)]) {
-            Ok(_) => return Ok(inner),
+        let examples = Examples { given, inner };
+        match run(executor, spec, &[example(spec, examples, 0)]) {
+            Ok(_) => return Ok(examples),
             Err(error) => last = error,
         }
         if !spec.inputs.iter().any(has_free_inner) {
@@ -57,9 +72,9 @@ pub fn run_once(executor: &mut dyn Executor, spec: &ModelSpec) -> Result<i64, Ex
 pub fn check_independence(
     executor: &mut dyn Executor,
     spec: &ModelSpec,
-    inner: i64,
+    examples: Examples<'_>,
 ) -> Independence {
-    let rows = [example(spec, 1, inner, 1), example(spec, 1, inner, 2)];
+    let rows = [example(spec, examples, 1), example(spec, examples, 2)];
     let alone: Result<Vec<_>, _> =
         rows.iter().map(|row| run(executor, spec, std::slice::from_ref(row))).collect();
     let together = run(executor, spec, &rows);
@@ -92,7 +107,7 @@ pub fn check_independence(
 pub fn measure(
     executor: &mut dyn Executor,
     spec: &ModelSpec,
-    inner: i64,
+    examples: Examples<'_>,
     max_rows: usize,
     budget: Duration,
 ) -> Vec<(usize, Duration)> {
@@ -100,9 +115,8 @@ pub fn measure(
     let mut curve: Vec<(usize, Duration)> = Vec::new();
     let mut rows = 1;
     while rows <= max_rows {
-        let inputs: Vec<Vec<Tensor>> = (0..rows)
-            .map(|seed| example(spec, 1, inner, u64::try_from(seed).unwrap_or(0)))
-            .collect();
+        let inputs: Vec<Vec<Tensor>> =
+            (0..rows as u64).map(|seed| example(spec, examples, seed)).collect();
         let mut fastest: Option<Duration> = None;
         for attempt in 0..MEASURED_RUNS {
             let run_at = Instant::now();
@@ -173,13 +187,16 @@ fn run(
     executor.run(&inputs).map(|run| run.outputs)
 }
 
-/// Made-up inputs of one request, different for each seed but for the inputs that rows share.
-fn example(spec: &ModelSpec, rows: i64, inner: i64, seed: u64) -> Vec<Tensor> {
+/// Made-up inputs of one row, different for each seed but for the inputs that rows share.
+fn example(spec: &ModelSpec, examples: Examples<'_>, seed: u64) -> Vec<Tensor> {
     let tensor = |(index, input): (usize, &TensorSpec)| {
+        let given = examples.given.get(&*input.name);
         let size = |(axis, dim): (usize, &Dim)| match dim {
             Dim::Fixed(size) => *size,
-            Dim::Dynamic(_) if input.batch_axis == Some(axis) => rows,
-            Dim::Dynamic(_) => inner,
+            Dim::Dynamic(_) if input.batch_axis == Some(axis) => 1,
+            Dim::Dynamic(_) => {
+                given.and_then(|dims| dims.get(axis)).copied().unwrap_or(examples.inner)
+            }
         };
         let dims = input.dims.iter().enumerate().map(size).collect();
         let shape = Shape::new(dims).ok()?;
