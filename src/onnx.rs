@@ -47,6 +47,23 @@ impl OnnxLoader {
     }
 }
 
+/// Looks whether any of the providers that all models are asked to run on can be had, so that a
+/// server without its GPU does not start at all.
+///
+/// # Errors
+/// What was looked for and what was found, when none can.
+pub fn check_providers(config: &ModelConfig) -> Result<(), LoadError> {
+    let mut reasons = Vec::new();
+    for provider in &config.providers {
+        let device_id = config.device_ids.first().copied().unwrap_or(0);
+        match providers::check(*provider, device_id) {
+            Ok(()) => return Ok(()),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    Err(LoadError::new(reasons.join("; ")))
+}
+
 impl ModelLoader for OnnxLoader {
     fn load(&self, source: &ModelSource, config: &ModelConfig) -> Result<LoadedModel, LoadError> {
         let placements = providers::place(config);

@@ -8,7 +8,7 @@ use super::{CANNOT_START, Console, KILLED, Layers, NOT_DRAINED, Outcome, WRONG_S
 use crate::app::signal::StopSignals;
 use crate::app::{App, DrainReport, Listeners, StartError};
 use crate::config::Config;
-use crate::onnx::{OnnxLoader, environment};
+use crate::onnx::{OnnxLoader, check_providers, environment};
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
 use crate::runtime::telemetry::ensure_disabled;
@@ -51,6 +51,9 @@ async fn serve(
         Ok(signals) => signals,
         Err(error) => return cannot(&error),
     };
+    if let Err(error) = check_providers(&config.model) {
+        return cannot(&error);
+    }
     let listeners = match Listeners::bind(&config).await {
         Ok(listeners) => listeners,
         Err(error) => return cannot(&error),

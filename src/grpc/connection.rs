@@ -22,8 +22,12 @@ use tower::{Service, ServiceExt};
 
 use crate::config::ConnectionLimits;
 
-/// Flow-control window of a connection and of a call: enough for a fast network's delay.
-const WINDOW_BYTES: u32 = 1 << 20;
+/// Flow-control window of a call: enough for a fast network's delay.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// Flow-control window of a connection. The HTTP/2 library ends a connection whose unread small
+/// frames cost more than half of it (each up to 256 bytes), so that many small messages of one
+/// stream that waits must fit: 10,000 of 52 bytes.
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Largest frame that is announced; larger ones delay the other calls of the connection.
 const FRAME_BYTES: u32 = 16 << 10;
 /// Pause after the first failed accept; doubles up to [`LONGEST_PAUSE`].
@@ -93,8 +97,8 @@ fn builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
-        .initial_connection_window_size(WINDOW_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .max_concurrent_streams(limits.max_streams)
         .max_pending_accept_reset_streams(limits.max_pending_resets)
