@@ -22,6 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::config::settings::{MODEL, SERVER, Setting};
 use crate::config::{Config, ConfigErrors, Origin, Raw, read_file};
 
+mod bench;
 mod check;
 mod doctor;
 mod serve;
@@ -82,6 +83,7 @@ pub fn command() -> Command {
             Command::new("doctor").about("Show what this machine and these settings give"),
         ))
         .subcommand(setup::command())
+        .subcommand(bench::command())
 }
 
 fn with_settings(command: Command) -> Command {
@@ -128,6 +130,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("serve", matches)) => serve::run(matches, console),
         Some(("check", matches)) => check::run(matches),
         Some(("doctor", matches)) => doctor::run(matches),
+        Some(("bench", matches)) => bench::run(matches),
         Some(("setup", matches)) => setup::run(matches),
         _ => Outcome::new(WRONG_SETTINGS, "no such command"),
     }

@@ -59,7 +59,7 @@
 //! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
 //! | 9 | [`pb`] | generated messages |
 //! | 10 | [`grpc`], [`http`], [`admin`] | the three ports |
-//! | 11 | [`app`] | put together, run, drain |
+//! | 11 | [`app`], [`bench`] | put together, run, drain; load on a server |
 //! | 12 | [`cli`] | subcommands |
 //!
 //! # What holds everywhere
@@ -79,6 +79,7 @@
 pub mod admin;
 pub mod app;
 pub mod batcher;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod deadline;

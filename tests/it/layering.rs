@@ -16,7 +16,7 @@ const RANKS: &[&[&str]] = &[
     &["onnx", "repository"],
     &["pb"],
     &["grpc", "http", "admin"],
-    &["app"],
+    &["app", "bench"],
     &["cli"],
     &["main"],
 ];

@@ -1,0 +1,116 @@
+//! `onnxd bench`: puts load on a server and prints what came back.
+
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Outcome;
+use crate::bench::load::{self, Load, Pace};
+use crate::bench::{Measured, input};
+
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    option(name, "N", help).default_value(default).value_parser(value_parser!(usize))
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+pub(super) fn command() -> Command {
+    Command::new("bench")
+        .about("Put load on a server: closed loop, open loop or one stream")
+        .arg(Arg::new("model").required(true).value_name("MODEL").help("Model to ask"))
+        .arg(option("addr", "HOST:PORT", "Server's data port").default_value("127.0.0.1:8001"))
+        .arg(number("concurrency", "16", "Closed loop: callers; with --stream, messages in flight"))
+        .arg(
+            option("rate", "R", "Open loop: so many requests a second, at random intervals")
+                .value_parser(value_parser!(f64)),
+        )
+        .arg(
+            option("duration", "SECONDS", "For how long")
+                .default_value("5")
+                .value_parser(value_parser!(f64)),
+        )
+        .arg(number("connections", "1", "Connections that callers share"))
+        .arg(
+            option("rows", "N", "Rows in a request")
+                .default_value("1")
+                .value_parser(value_parser!(i64).range(1..)),
+        )
+        .arg(
+            option("shape", "INPUT=N,N", "Shape of an input whose dimensions are open")
+                .action(ArgAction::Append),
+        )
+        .arg(
+            option("timeout-ms", "MS", "Deadline of each request").value_parser(value_parser!(u64)),
+        )
+        .arg(switch("no-cancel", "Wait for late answers instead of giving up at the deadline"))
+        .arg(
+            switch("stream", "One ModelStreamInfer call instead of unary calls")
+                .conflicts_with("rate"),
+        )
+        .arg(option(
+            "describe",
+            "HOST:PORT",
+            "Ask this server for the model's metadata, if the one under load has none",
+        ))
+        .arg(switch("json", "Print figures for programs"))
+}
+
+pub(super) fn run(matches: &ArgMatches) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let measured = match runtime {
+        Ok(runtime) => runtime.block_on(measure(matches)),
+        Err(error) => Err(error.to_string()),
+    };
+    match measured {
+        Ok(measured) if matches.get_flag("json") => Outcome::ok(measured.to_json().to_string()),
+        Ok(measured) => Outcome::ok(measured.to_text()),
+        Err(error) => Outcome::new(1, error),
+    }
+}
+
+async fn measure(matches: &ArgMatches) -> Result<Measured, String> {
+    let text = |name| matches.get_one::<String>(name).cloned().unwrap_or_default();
+    let count = |name| matches.get_one::<usize>(name).copied().unwrap_or(1).max(1);
+    let (address, model) = (text("addr"), text("model"));
+    let shapes: Result<Vec<_>, String> =
+        matches.get_many::<String>("shape").into_iter().flatten().map(|s| shape(s)).collect();
+    let rows = matches.get_one::<i64>("rows").copied().unwrap_or(1);
+    let describer = matches.get_one::<String>("describe").unwrap_or(&address);
+    let metadata = input::metadata(describer, &model).await?;
+    let pace = match matches.get_one::<f64>("rate") {
+        Some(rate) if *rate > 0.0 => Pace::Open(*rate),
+        Some(rate) => return Err(format!("--rate: expected more than 0, got {rate}")),
+        None if matches.get_flag("stream") => Pace::Stream(count("concurrency")),
+        None => Pace::Closed(count("concurrency")),
+    };
+    let seconds = matches.get_one::<f64>("duration").copied().unwrap_or(5.0);
+    let load = Load {
+        pace,
+        duration: Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?,
+        connections: count("connections"),
+        timeout: matches.get_one::<u64>("timeout-ms").copied().map(Duration::from_millis),
+        cancels: !matches.get_flag("no-cancel"),
+        message: input::request(&metadata, rows, &shapes?)?,
+    };
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {pos} answers {per_sec}") {
+        bar.set_style(style);
+    }
+    let measured = load::run(&address, &load, |ends| bar.set_position(ends)).await;
+    bar.finish_and_clear();
+    measured
+}
+
+fn shape(text: &str) -> Result<(String, Vec<i64>), String> {
+    let wrong = || format!("--shape: expected INPUT=N,N, got {text:?}");
+    let (name, dims) = text.split_once('=').ok_or_else(wrong)?;
+    let dims: Result<Vec<i64>, _> = dims.split(',').map(str::parse).collect();
+    Ok((name.to_owned(), dims.map_err(|_| wrong())?))
+}
