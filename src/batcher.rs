@@ -73,6 +73,9 @@ struct Shared {
     state: Mutex<State>,
     /// Signalled when a request comes or the phase changes, if a worker waits.
     work: Condvar,
+    /// Signalled when the queue is drained. Apart from `work`, so that whoever waits for this
+    /// takes no wake-up from a worker that waits for a request.
+    drained: Condvar,
     limits: QueueLimits,
 }
 
@@ -106,7 +109,8 @@ impl Batcher {
             phase: Phase::Open,
             row_time: Duration::ZERO,
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), work: Condvar::new(), limits }) }
+        let (work, drained) = (Condvar::new(), Condvar::new());
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), work, drained, limits }) }
     }
 
     /// Queues a request and returns the ticket on which its caller waits.
@@ -226,6 +230,7 @@ impl Batcher {
     pub fn drain(&self) {
         self.shared.lock().phase = Phase::Draining;
         self.shared.work.notify_all();
+        self.shared.drained.notify_all();
     }
 
     /// Waits until the queue is being drained, at most for `limit`; whether it is. Blocks; only a
@@ -233,7 +238,7 @@ impl Batcher {
     pub fn wait_for_drain(&self, limit: Duration) -> bool {
         let state = self.shared.lock();
         let open = |state: &mut State| state.phase == Phase::Open;
-        let waited = self.shared.work.wait_timeout_while(state, limit, open);
+        let waited = self.shared.drained.wait_timeout_while(state, limit, open);
         waited.unwrap_or_else(PoisonError::into_inner).0.phase == Phase::Draining
     }
 
@@ -314,5 +319,7 @@ impl Shared {
     }
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -113,6 +114,8 @@ pub(crate) struct Shift {
     pub(crate) metrics: ModelMetrics,
     pub(crate) make: MakeExecutor,
     pub(crate) rerun_budget: rerun::RerunBudget,
+    /// Threads that have not ended.
+    pub(crate) at_work: AtomicUsize,
 }
 
 /// What a pool is made of.
@@ -148,6 +151,7 @@ impl WorkerPool {
             metrics: parts.metrics,
             make: parts.make,
             rerun_budget: rerun::RerunBudget::default(),
+            at_work: parts.executors.len().into(),
         });
         let alive = Arc::new(alive);
         let mut threads = Vec::with_capacity(parts.executors.len());

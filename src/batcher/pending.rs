@@ -118,19 +118,7 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
         let group = &mut self.groups[position];
         group.jobs -= 1;
         group.rows -= entry.rows;
-        let slots = &self.slots;
-        let waits = |job: &JobKey| slots.get(job.slot).is_some_and(|w| w.serial == job.serial);
-        if group.fifo.len() > 2 * group.jobs + STALE_KEYS {
-            group.fifo.retain(waits);
-        } else {
-            // The front must be a request that waits: its age is the group's.
-            while group.fifo.front().is_some_and(|job| !waits(job)) {
-                group.fifo.pop_front();
-            }
-        }
-        if group.jobs == 0 {
-            self.groups.swap_remove(position);
-        }
+        self.tidy(position);
         Some(entry.payload)
     }
 
@@ -168,17 +156,33 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
                 cut.riders.push((job, entry));
             }
         }
-        if self.groups[position].jobs == 0 {
-            self.groups.swap_remove(position);
-        }
+        self.tidy(position);
         Some(cut)
     }
 
-    /// Takes everything out, oldest groups first.
+    /// Takes everything out, in no particular order.
     pub fn clear(&mut self) -> Vec<T> {
         self.groups.clear();
         self.rows = 0;
         self.slots.drain().map(|waiting| waiting.entry.payload).collect()
+    }
+
+    /// After requests have left a group: sweeps keys of the departed if there are many, and removes
+    /// the group if it is empty.
+    fn tidy(&mut self, position: usize) {
+        let slots = &self.slots;
+        let waits = |job: &JobKey| slots.get(job.slot).is_some_and(|w| w.serial == job.serial);
+        let group = &mut self.groups[position];
+        if group.jobs == 0 {
+            self.groups.swap_remove(position);
+        } else if group.fifo.len() > 2 * group.jobs + STALE_KEYS {
+            group.fifo.retain(waits);
+        } else {
+            // The front must be a request that waits: its age is the group's.
+            while group.fifo.front().is_some_and(|job| !waits(job)) {
+                group.fifo.pop_front();
+            }
+        }
     }
 
     fn take_slot(&mut self, job: JobKey) -> Option<Entry<T>> {
@@ -222,8 +226,6 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
 
     fn view(&self, group: &Group<K>, policy: &BatchPolicy, draining: bool) -> Option<QueueView> {
         let front = self.slots.get(group.fifo.front()?.slot)?;
-        // A request that runs alone has no company to wait for.
-        let draining = draining || group.key.is_none();
         let earliest = || {
             let waiting = group
                 .fifo
@@ -232,7 +234,8 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
             waiting.map(|waiting| waiting.entry.deadline).min()
         };
         Some(QueueView {
-            rows: group.rows,
+            // A request that runs alone has no company to wait for: it is a full batch.
+            rows: if group.key.is_none() { policy.max_rows.max(group.rows) } else { group.rows },
             oldest_enqueued_at: Some(front.entry.enqueued_at),
             // Only a policy that waits asks for it, and looking for it takes a walk.
             earliest_deadline: if policy.max_queue_delay.is_zero() { None } else { earliest() },
@@ -240,3 +243,6 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

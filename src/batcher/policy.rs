@@ -106,3 +106,6 @@ impl BatchPolicy {
         Decision::WaitUntil(patience.min(latest))
     }
 }
+
+#[cfg(test)]
+mod tests;

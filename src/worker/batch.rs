@@ -53,7 +53,7 @@ fn run_riders(shift: &Shift, executor: &mut dyn Executor, riders: Vec<Job>, star
         }
         Err(ExecuteError::Rows { output, reason }) if riders.len() > 1 => {
             stop_batching(shift, &output, &reason);
-            for rider in riders {
+            for rider in riders.into_iter().filter(|job| !job.reply.is_abandoned()) {
                 run_riders(shift, executor, vec![rider], Instant::now());
             }
         }
@@ -161,7 +161,8 @@ fn answer(shift: &Shift, riders: Vec<Job>, done: Done, started_at: Instant) {
 
 fn fail(shift: &Shift, riders: Vec<Job>, error: ExecuteError) {
     let answer = match &error {
-        ExecuteError::Input(_) => PredictError::Invalid(InvalidRequest::new(
+        // Of several riders nobody knows whose values they were.
+        ExecuteError::Input(_) if riders.len() == 1 => PredictError::Invalid(InvalidRequest::new(
             "inputs",
             "the model refused the values of this request",
         )),

@@ -4,12 +4,14 @@
 //! new executor: whatever a panic left behind is not trusted again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use super::{Executor, REBUILD_PAUSE, Shift, batch};
-use crate::error::ExecuteError;
+use crate::error::{ExecuteError, PredictError};
 
 /// Serves the queue with `executor` until it is drained.
 pub(super) fn work(shift: &Shift, instance: usize, mut executor: Box<dyn Executor>) {
+    let _last = LastOut(shift);
     loop {
         let stop = executor.stopper();
         let Some(batch) = shift.batcher.next_batch(instance, &stop) else { return };
@@ -32,16 +34,29 @@ pub(super) fn work(shift: &Shift, instance: usize, mut executor: Box<dyn Executo
     }
 }
 
+/// Answers what still waits as lost when the last thread ends: nobody is left to run it.
+struct LastOut<'a>(&'a Shift);
+
+impl Drop for LastOut<'_> {
+    fn drop(&mut self) {
+        // AcqRel: the last one sees what the others have done.
+        if self.0.at_work.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.batcher.fail_pending(&PredictError::WorkerLost);
+        }
+    }
+}
+
 /// Builds a new executor, again and again while the queue is open. `None` once it is drained and
-/// no executor could be built; what still waits is then answered as lost.
+/// no executor could be built; what still waits is left to the other instances.
 fn rebuild(shift: &Shift, instance: usize) -> Option<Box<dyn Executor>> {
     loop {
-        match (shift.make)(instance) {
+        // Unwind safety: what a panic leaves half made is dropped with it.
+        let made = catch_unwind(AssertUnwindSafe(|| (shift.make)(instance)));
+        match made.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()))) {
             Ok(executor) => return Some(executor),
             Err(reason) => {
                 tracing::error!(model = %shift.model, instance, %reason, "cannot rebuild instance");
                 if shift.batcher.wait_for_drain(REBUILD_PAUSE) {
-                    shift.batcher.fail_pending(&crate::error::PredictError::WorkerLost);
                     return None;
                 }
             }

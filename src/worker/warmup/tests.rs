@@ -1,0 +1,261 @@
+//! How many rows pay, from curves; and whether rows are independent, on executors that are not.
+
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::job::Stop;
+use crate::worker::Run;
+
+/// A curve from milliseconds.
+fn curve(points: &[(usize, f64)]) -> Vec<(usize, Duration)> {
+    points.iter().map(|(rows, ms)| (*rows, Duration::from_secs_f64(ms / 1000.0))).collect()
+}
+
+/// What it is, rows and milliseconds, the limit, and the rows that are wanted.
+type Case = (&'static str, &'static [(usize, f64)], usize, usize);
+
+#[test]
+fn as_many_rows_as_pay() {
+    let cases: [Case; 15] = [
+        ("nothing measured: no reason to hold back", &[], 64, 64),
+        ("only one row ran", &[(1, 3.0)], 64, 1),
+        ("each row costs as much", &[(1, 6.9), (2, 13.8), (4, 27.6), (8, 55.2)], 64, 1),
+        ("rows together cost more", &[(1, 6.9), (2, 15.2), (4, 31.0), (8, 64.0)], 64, 1),
+        (
+            "a small network: all but the last doubling gains a tenth",
+            &[(1, 0.173), (2, 0.225), (4, 0.33), (8, 0.54), (16, 0.96), (32, 1.80)],
+            32,
+            16,
+        ),
+        ("no further than was measured", &[(1, 1.0), (2, 1.1), (4, 1.3), (8, 1.7)], 64, 8),
+        ("measured to the limit", &[(1, 1.0), (2, 1.1), (4, 1.3), (8, 1.7)], 8, 8),
+        ("it turns at 8", &[(1, 1.0), (2, 1.2), (4, 1.6), (8, 2.4), (16, 6.0), (32, 13.0)], 64, 8),
+        ("it stays at 8", &[(1, 1.0), (2, 1.2), (4, 1.6), (8, 2.4), (16, 4.8), (32, 9.6)], 64, 8),
+        ("noise of three in a hundred", &[(1, 1.0), (2, 1.94), (4, 4.1), (8, 7.8)], 64, 1),
+        ("just worth it", &[(1, 1.0), (2, 1.79)], 2, 2),
+        ("just not worth it", &[(1, 1.0), (2, 1.81)], 2, 1),
+        ("gains add up", &[(1, 1.0), (2, 1.92), (4, 3.68), (8, 7.07), (16, 13.8)], 16, 8),
+        ("a bad size in between", &[(1, 1.0), (2, 2.2), (4, 2.0), (8, 3.9)], 64, 4),
+        ("the limit is below the best", &[(1, 1.0), (2, 1.1), (4, 1.3), (8, 9.0)], 2, 2),
+    ];
+    for (what, points, max_rows, wanted) in cases {
+        assert_eq!(best_rows(&curve(points), max_rows), wanted, "{what}");
+    }
+}
+
+fn tensor_spec(name: &str, dtype: DataType, dims: &[i64], batch_axis: Option<usize>) -> TensorSpec {
+    let dim = |size: &i64| if *size < 0 { Dim::Dynamic(None) } else { Dim::Fixed(*size) };
+    TensorSpec { name: name.into(), dtype, dims: dims.iter().map(dim).collect(), batch_axis }
+}
+
+/// `x FP32 [rows, -1]` to `y` of the same shape.
+fn spec() -> ModelSpec {
+    let tensor = |name| tensor_spec(name, DataType::Fp32, &[-1, -1], Some(0));
+    ModelSpec { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
+}
+
+/// No shapes in the model's settings.
+static NONE_GIVEN: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+
+/// Shapes that are made up, 8 wide.
+fn examples() -> Examples<'static> {
+    Examples { given: &NONE_GIVEN, inner: 8 }
+}
+
+/// An input as the scripts see it: its rows, as numbers.
+type Rows = Vec<Vec<f32>>;
+
+/// A model as a function of the rows of its input, and the shapes that it saw.
+struct Scripted<F> {
+    model: F,
+    seen: Vec<Vec<i64>>,
+}
+
+struct NoStop;
+
+impl Stop for NoStop {
+    fn stop(&self) {}
+}
+
+impl<F: FnMut(Rows) -> Result<Rows, String> + Send> Executor for Scripted<F> {
+    fn stopper(&mut self) -> Arc<dyn Stop> {
+        Arc::new(NoStop)
+    }
+
+    fn run(&mut self, inputs: &[Joined<'_>]) -> Result<Run, ExecuteError> {
+        let input = &inputs[0];
+        self.seen.push(input.shape().dims().to_vec());
+        let mut bytes = vec![0; input.byte_len()];
+        input.copy_to(&mut bytes);
+        let numbers: Vec<f32> = bytes
+            .chunks_exact(4)
+            .map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap()))
+            .collect();
+        let width = input.shape().dim(1).unwrap();
+        let rows = numbers.chunks_exact(width).map(<[f32]>::to_vec).collect();
+        let output = (self.model)(rows).map_err(ExecuteError::Input)?;
+        let dims = [output.len(), width].map(|dim| i64::try_from(dim).unwrap()).to_vec();
+        let bytes: Vec<u8> =
+            output.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+        let shape = Shape::new(dims).unwrap();
+        let output = Tensor::dense(DataType::Fp32, shape, bytes.into()).unwrap();
+        Ok(Run { outputs: vec![output], joined_at: Instant::now() })
+    }
+}
+
+fn scripted<F: FnMut(Rows) -> Result<Rows, String>>(model: F) -> Scripted<F> {
+    Scripted { model, seen: Vec::new() }
+}
+
+fn independence(model: impl FnMut(Rows) -> Result<Rows, String> + Send) -> Independence {
+    check_independence(&mut scripted(model), &spec(), examples())
+}
+
+fn refusal(model: impl FnMut(Rows) -> Result<Rows, String> + Send) -> String {
+    match independence(model) {
+        Independence::Refuted(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn independent_rows_are_shown() {
+    assert_eq!(independence(Ok), Independence::Shown);
+    let doubled = |rows: Rows| {
+        Ok(rows.into_iter().map(|row| row.iter().map(|value| value * 2.0).collect()).collect())
+    };
+    assert_eq!(independence(doubled), Independence::Shown);
+}
+
+#[test]
+fn rounding_is_no_influence() {
+    let rounded = |rows: Rows| {
+        let off = if rows.len() > 1 { 1.0 + 1e-4 } else { 1.0 };
+        Ok(rows.iter().map(|row| row.iter().map(|value| value * off).collect()).collect())
+    };
+    assert_eq!(independence(rounded), Independence::Shown);
+    let nans = |rows: Rows| Ok(rows.iter().map(|row| vec![f32::NAN; row.len()]).collect());
+    assert_eq!(independence(nans), Independence::Shown);
+}
+
+#[test]
+fn rows_that_mix_are_refuted() {
+    let mean = |rows: Rows| {
+        let count = f32::from(u8::try_from(rows.len()).unwrap());
+        let mean = |place: usize| rows.iter().map(|row| row[place]).sum::<f32>() / count;
+        let centred = |row: &Vec<f32>| {
+            row.iter().enumerate().map(|(place, value)| value - mean(place)).collect()
+        };
+        Ok(rows.iter().map(centred).collect())
+    };
+    assert_eq!(refusal(mean), "`y` of a row differs when another row runs beside it");
+    let swapped = |mut rows: Rows| {
+        rows.reverse();
+        Ok(rows)
+    };
+    assert_eq!(refusal(swapped), "`y` of a row differs when another row runs beside it");
+    let second_only = |mut rows: Rows| {
+        rows.iter_mut().skip(1).for_each(|row| row[0] += 1.0);
+        Ok(rows)
+    };
+    assert_eq!(refusal(second_only), "`y` of a row differs when another row runs beside it");
+}
+
+#[test]
+fn outputs_with_other_rows_are_refuted() {
+    let summed = |rows: Rows| Ok(rows[..1].to_vec());
+    assert_eq!(refusal(summed), "`y`: 1 rows along axis 0 of [1, 8], expected 2");
+    let doubled = |rows: Rows| Ok([rows.clone(), rows].concat());
+    assert_eq!(refusal(doubled), "`y`: 4 rows along axis 0 of [4, 8], expected 2");
+    let always_two = |rows: Rows| Ok(vec![rows[0].clone(), rows[rows.len() - 1].clone()]);
+    assert_eq!(refusal(always_two), "`y` of a row differs when another row runs beside it");
+}
+
+#[test]
+fn rows_that_run_alone_only_are_refuted_and_rows_that_never_run_are_unknown() {
+    let alone = |rows: Rows| if rows.len() == 1 { Ok(rows) } else { Err("too many".to_owned()) };
+    assert_eq!(refusal(alone), "two rows alone run, together not: too many");
+    let never = |_: Rows| Err("no such word".to_owned());
+    assert_eq!(independence(never), Independence::Unknown("no such word".to_owned()));
+}
+
+#[test]
+fn the_two_rows_differ_and_run_alone_then_together() {
+    let seen = Mutex::new(Vec::new());
+    let mut executor = scripted(|rows: Rows| {
+        seen.lock().unwrap().push(rows.clone());
+        Ok(rows)
+    });
+    assert_eq!(check_independence(&mut executor, &spec(), examples()), Independence::Shown);
+    assert_eq!(executor.seen, [[1, 8], [1, 8], [2, 8]]);
+    let seen = seen.into_inner().unwrap();
+    assert_ne!(seen[0], seen[1], "equal rows would show nothing");
+    assert_eq!(seen[2], [&seen[0][..], &seen[1]].concat());
+}
+
+#[test]
+fn the_two_rows_differ_in_every_input_of_every_datatype() {
+    for dtype in DataType::ALL {
+        for width in [1, 8] {
+            let rows = |name| tensor_spec(name, dtype, &[-1, width], Some(0));
+            let inputs = vec![rows("x"), tensor_spec("k", dtype, &[8], None), rows("z")];
+            let spec = ModelSpec { inputs, outputs: Vec::new() };
+            let [one, other] = two_rows(&spec, examples());
+            assert_eq!((one.len(), other.len()), (3, 3), "{dtype} {width}");
+            assert_ne!(one[0], other[0], "{dtype} {width}: equal rows would show nothing");
+            assert_eq!(one[1], other[1], "{dtype} {width}: rows share it");
+            assert_ne!(one[2], other[2], "{dtype} {width}: equal rows would show nothing");
+        }
+    }
+}
+
+#[test]
+fn rows_that_cannot_differ_do_not_end_the_search_for_ever() {
+    let empty = tensor_spec("x", DataType::Int64, &[-1, 0], Some(0));
+    let spec = ModelSpec { inputs: vec![empty], outputs: Vec::new() };
+    let [one, other] = two_rows(&spec, examples());
+    assert_eq!(one, other);
+}
+
+#[test]
+fn the_first_inner_size_that_runs_is_kept() {
+    let first = |executor: &mut dyn Executor, spec: &ModelSpec| {
+        run_once(executor, spec, &NONE_GIVEN).map(|examples| examples.inner)
+    };
+    let picky = |rows: Rows| if rows[0].len() == 224 { Ok(rows) } else { Err("no".to_owned()) };
+    let mut executor = scripted(picky);
+    assert_eq!(first(&mut executor, &spec()), Ok(224));
+    assert_eq!(executor.seen, [[1, 8], [1, 32], [1, 224]]);
+    let mut executor = scripted(|_| Err("never".to_owned()));
+    let error = ExecuteError::Input("never".to_owned());
+    assert_eq!(first(&mut executor, &spec()), Err(error));
+    let mut fixed = spec();
+    fixed.inputs[0].dims[1] = Dim::Fixed(5);
+    let mut executor = scripted(|_| Err("never".to_owned()));
+    assert!(first(&mut executor, &fixed).is_err());
+    assert_eq!(executor.seen, [[1, 5]], "there is nothing else to try");
+}
+
+#[test]
+fn shapes_of_the_settings_come_before_made_up_ones() {
+    let given = BTreeMap::from([("x".to_owned(), vec![-1, 5]), ("z".to_owned(), vec![3])]);
+    let mut executor = scripted(Ok);
+    let examples = run_once(&mut executor, &spec(), &given).unwrap();
+    assert_eq!(check_independence(&mut executor, &spec(), examples), Independence::Shown);
+    assert_eq!(executor.seen, [[1, 5], [1, 5], [1, 5], [2, 5]]);
+}
+
+#[test]
+fn sizes_double_up_to_the_limit_the_budget_or_the_first_failure() {
+    let hour = Duration::from_hours(1);
+    let sizes = |max_rows, budget, model: fn(Rows) -> Result<Rows, String>| {
+        let curve = measure(&mut scripted(model), &spec(), examples(), max_rows, budget);
+        curve.into_iter().map(|(rows, _)| rows).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(8, hour, Ok), [1, 2, 4, 8]);
+    assert_eq!(sizes(9, hour, Ok), [1, 2, 4, 8]);
+    assert_eq!(sizes(1, hour, Ok), [1]);
+    assert_eq!(sizes(64, Duration::ZERO, Ok), [1]);
+    let four = |rows: Rows| if rows.len() < 4 { Ok(rows) } else { Err("no".to_owned()) };
+    assert_eq!(sizes(64, hour, four), [1, 2]);
+}
