@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::grpc::GrpcServer;
 use crate::job::ByteBudget;
+use crate::job::courier::Courier;
 use crate::repository::{Repository, RepositoryError, State};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::ModelLoader;
@@ -107,7 +108,7 @@ impl fmt::Debug for App {
 
 impl App {
     /// Puts a server for the models under `models` together. `runtime` names what runs them, for
-    /// people.
+    /// people. Must be called on the runtime that will run it.
     pub fn build(
         config: Config,
         models: PathBuf,
@@ -117,8 +118,9 @@ impl App {
     ) -> Self {
         let budget = ByteBudget::new(config.request_memory_bytes);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), runtime, &budget);
+        let courier = Courier::start();
         let repository =
-            Repository::new(loader, config.model.clone(), budget.clone(), metrics.clone());
+            Repository::new(loader, config.model.clone(), budget.clone(), metrics.clone(), courier);
         let (repository, runtime) = (Arc::new(repository), runtime.to_owned());
         Self { config, models, listeners, repository, metrics, budget, runtime }
     }

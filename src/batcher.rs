@@ -23,6 +23,7 @@ pub mod pending;
 pub mod policy;
 mod running;
 mod ticket;
+pub mod wake;
 
 use pending::{Entry, JobKey, Pending};
 use policy::{BatchPolicy, CutReason, Decision};
@@ -154,7 +155,7 @@ impl Batcher {
         let wake = state.waiting_workers > 0;
         drop(state);
         if wake {
-            self.shared.work.notify_one();
+            wake::one(&self.shared, now);
         }
         Ok(Ticket::new(Arc::clone(&self.shared), receiver, key, job, deadline))
     }

@@ -15,6 +15,8 @@ use crate::deadline::Deadline;
 use crate::error::PredictError;
 use crate::request::{InferResponse, ValidRequest};
 
+pub mod courier;
+
 /// What a caller gets.
 pub type Answer = Result<InferResponse, PredictError>;
 

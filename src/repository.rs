@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::config::ModelConfig;
 use crate::error::PredictError;
 use crate::job::ByteBudget;
+use crate::job::courier::Courier;
 use crate::model::{ModelKey, ModelName, ModelVersion, quoted};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{LoadError, ModelLoader, ModelSource};
@@ -26,6 +27,7 @@ pub mod version_policy;
 
 use layout::{FoundModel, LayoutError};
 pub use served::ServedModel;
+use served::Surroundings;
 
 /// The models that are served now, and those that are not, with the reason.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ struct Parts {
     defaults: ModelConfig,
     budget: ByteBudget,
     metrics: Metrics,
+    courier: Courier,
 }
 
 impl std::fmt::Debug for Parts {
@@ -104,12 +107,13 @@ impl Repository {
         defaults: ModelConfig,
         budget: ByteBudget,
         metrics: Metrics,
+        courier: Courier,
     ) -> Self {
         Self {
             snapshot: ArcSwap::default(),
             change: Mutex::new(()),
             changed: watch::Sender::new(0),
-            parts: Parts { loader, defaults, budget, metrics },
+            parts: Parts { loader, defaults, budget, metrics, courier },
         }
     }
 
@@ -281,8 +285,9 @@ impl Repository {
 
     fn load(&self, source: &ModelSource, config: ModelConfig) -> Result<ServedModel, LoadError> {
         let loaded = self.parts.loader.load(source, &config)?;
-        let Parts { budget, metrics, .. } = &self.parts;
-        ServedModel::start(source.key.clone(), loaded, config, budget, metrics)
+        let Parts { budget, metrics, courier, .. } = &self.parts;
+        let around = Surroundings { budget, metrics, courier };
+        ServedModel::start(source.key.clone(), loaded, config, &around)
     }
 
     fn set_failed(&self, key: ModelKey, reason: &LoadError) {

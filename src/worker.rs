@@ -20,6 +20,7 @@ use crate::batcher::Batcher;
 use crate::config::ModelConfig;
 use crate::error::ExecuteError;
 use crate::job::Stop;
+use crate::job::courier::Courier;
 use crate::model::{ModelKey, ModelSpec};
 use crate::statistics::ModelStatistics;
 use crate::telemetry::metrics::ModelMetrics;
@@ -112,6 +113,7 @@ pub(crate) struct Shift {
     pub(crate) batcher: Batcher,
     pub(crate) statistics: Arc<ModelStatistics>,
     pub(crate) metrics: ModelMetrics,
+    pub(crate) courier: Courier,
     pub(crate) make: MakeExecutor,
     pub(crate) rerun_budget: rerun::RerunBudget,
     /// Threads that have not ended.
@@ -130,6 +132,8 @@ pub struct PoolParts {
     pub statistics: Arc<ModelStatistics>,
     /// Where runs are counted for scrapers.
     pub metrics: ModelMetrics,
+    /// Who brings answers to their callers.
+    pub courier: Courier,
     /// One executor per thread.
     pub executors: Vec<Box<dyn Executor>>,
     /// Builds an executor anew after a panic.
@@ -149,6 +153,7 @@ impl WorkerPool {
             batcher: parts.batcher,
             statistics: parts.statistics,
             metrics: parts.metrics,
+            courier: parts.courier,
             make: parts.make,
             rerun_budget: rerun::RerunBudget::default(),
             at_work: parts.executors.len().into(),

@@ -104,7 +104,7 @@ fn record(
     *measured.codes.entry(code).or_default() += 1;
     if code == 0 {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        measured.latency.saturating_record(micros.max(1));
+        measured.latency.record(micros.max(1)).ok();
         if timeout.is_some_and(|timeout| took > timeout) {
             measured.late += 1;
         }

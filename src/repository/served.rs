@@ -13,6 +13,7 @@ use crate::batcher::{Batcher, QueueLimits};
 use crate::config::ModelConfig;
 use crate::config::model::Batching;
 use crate::job::ByteBudget;
+use crate::job::courier::Courier;
 use crate::model::{ModelKey, ModelSpec, axes};
 use crate::statistics::ModelStatistics;
 use crate::telemetry::metrics::{Metrics, ModelMetrics};
@@ -41,6 +42,13 @@ pub struct ServedModel {
     instances: usize,
 }
 
+/// What all models of a server share.
+pub(super) struct Surroundings<'a> {
+    pub(super) budget: &'a ByteBudget,
+    pub(super) metrics: &'a Metrics,
+    pub(super) courier: &'a Courier,
+}
+
 /// A batch is cut this long before its earliest deadline, if it waits at all.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(1);
 
@@ -53,9 +61,9 @@ impl ServedModel {
         key: ModelKey,
         mut loaded: LoadedModel,
         config: ModelConfig,
-        budget: &ByteBudget,
-        metrics: &Metrics,
+        around: &Surroundings<'_>,
     ) -> Result<Self, LoadError> {
+        let Surroundings { budget, metrics, courier } = *around;
         let begun_at = Instant::now();
         let (spec, reason) = axes::assign(loaded.spec.clone(), &config.axes)
             .map_err(|error| LoadError::new(format!("model.toml: {error}")))?;
@@ -79,6 +87,7 @@ impl ServedModel {
             batcher: batcher.clone(),
             statistics: Arc::clone(&statistics),
             metrics: model_metrics.clone(),
+            courier: courier.clone(),
             executors: loaded.executors,
             make: loaded.make,
         })

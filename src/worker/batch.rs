@@ -148,6 +148,7 @@ fn answer(shift: &Shift, riders: Vec<Job>, done: Done, started_at: Instant) {
     shift.statistics.record_run(rows, &spent, &times);
     shift.metrics.ran(rows, &spent, &times);
     shift.batcher.record_run(rows, times.input + times.infer + times.output);
+    let mut answers = Vec::with_capacity(riders.len());
     for job in riders {
         let outputs: Vec<Tensor> = columns.iter_mut().filter_map(Iterator::next).collect();
         let wanted = match job.request.outputs() {
@@ -155,8 +156,9 @@ fn answer(shift: &Shift, riders: Vec<Job>, done: Done, started_at: Instant) {
             Some(wanted) => wanted.iter().map(|index| (*index, outputs[*index].clone())).collect(),
         };
         let response = InferResponse { outputs: wanted, started_at, batch_rows: rows };
-        job.reply.send(Ok(response));
+        answers.push((job.reply, Ok(response)));
     }
+    shift.courier.deliver(answers);
 }
 
 fn fail(shift: &Shift, riders: Vec<Job>, error: ExecuteError) {

@@ -64,6 +64,7 @@ impl Bench {
             ModelKey { name: ModelName::new("scripted").unwrap(), version: ModelVersion::FIRST };
         let statistics = Arc::new(ModelStatistics::default());
         let pool = WorkerPool::spawn(PoolParts {
+            courier: Courier::default(),
             model: "scripted".to_owned(),
             spec: spec(),
             batcher: batcher.clone(),
@@ -194,6 +195,7 @@ fn riders_that_left_or_expired_after_the_cut_are_not_run() {
     let bench = Bench::start(Script::default(), 0, 16);
     let key = ModelKey { name: ModelName::new("cut").unwrap(), version: ModelVersion::FIRST };
     let shift = Shift {
+        courier: Courier::default(),
         model: "cut".to_owned(),
         spec: spec(),
         batcher: bench.batcher.clone(),

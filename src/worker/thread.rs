@@ -31,6 +31,9 @@ pub(super) fn work(shift: &Shift, instance: usize, mut executor: Box<dyn Executo
             let Some(rebuilt) = rebuild(shift, instance) else { return };
             executor = rebuilt;
         }
+        // Where workers and the async side share a core, this lets in what arrived during the run,
+        // so that it rides in the next one; elsewhere it returns at once.
+        std::thread::yield_now();
     }
 }
 
