@@ -117,7 +117,9 @@ impl App {
         runtime: &str,
     ) -> Self {
         let budget = ByteBudget::new(config.request_memory_bytes);
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), runtime, &budget);
+        // The path after the name is for people; a label needs the version only.
+        let version = runtime.split(" (").next().unwrap_or(runtime);
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), version, &budget);
         let courier = Courier::start();
         let repository =
             Repository::new(loader, config.model.clone(), budget.clone(), metrics.clone(), courier);

@@ -309,10 +309,10 @@ impl Shared {
     fn leave(&self, key: Option<&BatchKey>, job: JobKey) -> Stage {
         let mut state = self.lock();
         let removed = state.pending.remove(key, job);
-        let stage = if removed.is_some() { Stage::Queue } else { Stage::Execution };
-        if removed.is_none() {
-            state.running.leave(job);
-        }
+        // One that neither waits nor runs was taken out as expired, by a worker that has not
+        // answered it yet.
+        let runs = removed.is_none() && state.running.leave(job);
+        let stage = if runs { Stage::Execution } else { Stage::Queue };
         drop(state);
         // The job, with its tensors and its permit, goes only now, outside the lock.
         drop(removed);

@@ -226,6 +226,9 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
 
     fn view(&self, group: &Group<K>, policy: &BatchPolicy, draining: bool) -> Option<QueueView> {
         let front = self.slots.get(group.fifo.front()?.slot)?;
+        // Only a batch that may wait needs its earliest deadline, and looking for it takes a walk.
+        let full = group.key.is_none() || group.rows >= policy.max_rows;
+        let waits = !policy.max_queue_delay.is_zero() && !draining && !full;
         let earliest = || {
             let waiting = group
                 .fifo
@@ -237,8 +240,7 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
             // A request that runs alone has no company to wait for: it is a full batch.
             rows: if group.key.is_none() { policy.max_rows.max(group.rows) } else { group.rows },
             oldest_enqueued_at: Some(front.entry.enqueued_at),
-            // Only a policy that waits asks for it, and looking for it takes a walk.
-            earliest_deadline: if policy.max_queue_delay.is_zero() { None } else { earliest() },
+            earliest_deadline: if waits { earliest() } else { None },
             draining,
         })
     }

@@ -46,14 +46,14 @@ impl Running {
         }
     }
 
-    /// A rider leaves. The last one stops the run.
-    pub(super) fn leave(&mut self, job: JobKey) {
+    /// A rider leaves; whether it rode. The last one stops the run.
+    pub(super) fn leave(&mut self, job: JobKey) -> bool {
         let run = self.runs.iter_mut().flatten().find(|run| run.riders.contains(&job));
-        if let Some(run) = run {
-            run.gone += 1;
-            if run.gone == run.riders.len() {
-                run.stop.stop();
-            }
+        let Some(run) = run else { return false };
+        run.gone += 1;
+        if run.gone == run.riders.len() {
+            run.stop.stop();
         }
+        true
     }
 }

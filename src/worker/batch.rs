@@ -114,6 +114,10 @@ fn execute(
     }
     let run = executor.run(&inputs)?;
     let ran_at = Instant::now();
+    let (made, declared) = (run.outputs.len(), shift.spec.outputs.len());
+    if made != declared {
+        return Err(ExecuteError::Runtime(format!("{made} outputs of {declared}")));
+    }
     let rows: Vec<usize> = riders.iter().map(|job| job.request.rows()).collect();
     let mut parts = Vec::with_capacity(run.outputs.len());
     for (output, spec) in run.outputs.into_iter().zip(&shift.spec.outputs) {
