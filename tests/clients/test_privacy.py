@@ -48,8 +48,8 @@ def test_nothing_connects_outside_and_nothing_is_written(tmp_path):
     finally:
         server.terminate()
         server.wait(timeout=harness.PATIENCE)
-    ended = f"{server.pid} +++ exited with 0"
-    harness.wait_until(lambda: ended in trace.read_text(), "the end of the trace")
+    ended = re.compile(rf"^{server.pid} +\+\+\+ exited with 0", re.MULTILINE)
+    harness.wait_until(lambda: ended.search(trace.read_text()), "the end of the trace")
     lines = trace.read_text().splitlines()
     assert any("libonnxruntime.so" in line for line in lines), "the trace has missed it all"
     connects = [match.groups() for line in lines if (match := CONNECT.search(line))]
