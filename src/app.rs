@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::grpc::GrpcServer;
+use crate::grpc::calls::OpenCalls;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::{Repository, RepositoryError, State};
@@ -175,7 +176,8 @@ impl App {
         let loading = self.start_loading()?;
         let stop = watch::Sender::new(false);
         let (data, operator) = (JoinSet::new(), JoinSet::new());
-        let mut ports = Ports { data, operator, stop_operator: watch::Sender::new(false) };
+        let (stop_operator, open_calls) = (watch::Sender::new(false), OpenCalls::default());
+        let mut ports = Ports { data, operator, stop_operator, open_calls };
         ports.start(self.listeners, &self.config, &self.repository, &stop, {
             let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
             move || metrics.encode(&budget)
@@ -216,6 +218,7 @@ struct Ports {
     /// The operator's port: ends last, so that the drain can be watched.
     operator: JoinSet<()>,
     stop_operator: watch::Sender<bool>,
+    open_calls: OpenCalls,
 }
 
 impl Ports {
@@ -232,6 +235,7 @@ impl Ports {
             requests: config.requests,
             connections: config.connections,
             reflection: config.reflection,
+            open_calls: self.open_calls.clone(),
             stopping: stop.subscribe(),
         };
         let stopped = raised(stop.subscribe());
@@ -281,14 +285,7 @@ async fn drain(
         repository.drain().await;
     };
     let complete = tokio::time::timeout(config.drain_grace, orderly).await.is_ok();
-    let waiting = |entry: crate::repository::IndexEntry| match entry.state {
-        State::Ready(served) => {
-            let depth = served.batcher.depth();
-            depth.jobs + depth.running
-        }
-        State::Loading | State::Failed(_) => 0,
-    };
-    let abandoned = if complete { 0 } else { repository.index().into_iter().map(waiting).sum() };
+    let abandoned = if complete { 0 } else { ports.open_calls.count() };
     ports.stop_operator.send_replace(true);
     let closing = async { while ports.operator.join_next().await.is_some() {} };
     // Scrapers keep connections open; they get a moment, no more.

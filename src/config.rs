@@ -80,6 +80,8 @@ pub enum StreamOrder {
 pub struct ConnectionLimits {
     /// Open at a time.
     pub max_connections: usize,
+    /// Time for its first words.
+    pub handshake: Duration,
     /// Concurrent calls on one.
     pub max_streams: u32,
     /// Calls reset by the client before they were accepted.
@@ -312,6 +314,7 @@ impl Reader<'_> {
 
     fn connections(&mut self) -> Option<ConnectionLimits> {
         let max_connections = self.value("max_connections", |text| values::number(text, 1));
+        let handshake = self.value("handshake_ms", values::millis);
         let max_streams = self.value("max_streams", |text| values::number(text, 1));
         let max_pending_resets = self.value("max_pending_resets", |text| values::number(text, 1));
         let max_local_resets = self.value("max_local_resets", |text| values::number(text, 1));
@@ -320,6 +323,7 @@ impl Reader<'_> {
         let keepalive_timeout = self.value("keepalive_timeout_ms", values::millis);
         Some(ConnectionLimits {
             max_connections: max_connections?,
+            handshake: handshake?,
             max_streams: max_streams?,
             max_pending_resets: max_pending_resets?,
             max_local_resets: max_local_resets?,

@@ -23,6 +23,7 @@ use crate::pb::server::grpc_inference_service_server::{
 };
 use crate::repository::{Repository, ServedModel, State};
 
+pub mod calls;
 pub mod codec;
 mod connection;
 pub mod deadline;
@@ -35,6 +36,7 @@ mod stream;
 mod typed;
 pub mod wire;
 
+use calls::OpenCalls;
 use inference::{Inference, parse_version};
 use status::status;
 
@@ -49,6 +51,8 @@ pub struct GrpcServer {
     pub connections: ConnectionLimits,
     /// Whether reflection is served.
     pub reflection: bool,
+    /// Counts the calls that are open.
+    pub open_calls: OpenCalls,
     /// Raised when the server stops: streams read no further.
     pub stopping: watch::Receiver<bool>,
 }
@@ -68,7 +72,7 @@ impl GrpcServer {
         // The framework reports a message above the limit as OUT_OF_RANGE; every other gRPC
         // implementation, and so every client, knows it as RESOURCE_EXHAUSTED.
         let service = ServiceExt::<http::Request<Body>>::map_response(routes, rename_too_large);
-        connection::serve(listener, service, self.connections, stop).await;
+        connection::serve(listener, service, self.connections, self.open_calls, stop).await;
         Ok(())
     }
 

@@ -88,10 +88,10 @@ async fn serve(
 fn outcome(ended: Result<DrainReport, StartError>) -> Outcome {
     match ended {
         Err(error) => Outcome::new(CANNOT_START, error.to_string()),
-        Ok(DrainReport { complete: true, .. }) => Outcome::ok(""),
+        Ok(DrainReport { abandoned: 0, .. }) => Outcome::ok(""),
         Ok(DrainReport { abandoned, .. }) => Outcome::new(
             NOT_DRAINED,
-            format!("the grace period ended with {abandoned} requests or runs unfinished"),
+            format!("the grace period ended with {abandoned} calls unfinished"),
         ),
     }
 }

@@ -13,13 +13,15 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
+use super::calls::{CountedBody, OpenCalls};
 use crate::config::ConnectionLimits;
 
 /// Flow-control window of a call: enough for a fast network's delay.
@@ -35,12 +37,20 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause after failed accepts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// First bytes of every HTTP/2 connection. Source: RFC 9113, section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Once no call is open, how long peers have to close their connections before they are cut.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+/// Refused connections are reported at most this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
 /// Accepts on `listener` until `stop` is done, then waits for the open calls of all connections.
-/// The wait has no bound of its own; drop the future to cut it short.
+/// That wait has no bound of its own; drop the future to cut it short.
 pub(super) async fn serve<S>(
     listener: TcpListener,
     service: S,
     limits: ConnectionLimits,
+    calls: OpenCalls,
     stop: impl Future<Output = ()>,
 ) where
     S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
@@ -52,7 +62,8 @@ pub(super) async fn serve<S>(
     let builder = builder(&limits);
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let graceful = GracefulShutdown::new();
-    let mut pause = SHORTEST_PAUSE;
+    let stopping = watch::Sender::new(false);
+    let (mut pause, mut refused) = (SHORTEST_PAUSE, Refusals::default());
     tokio::pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -69,28 +80,127 @@ pub(super) async fn serve<S>(
         };
         pause = SHORTEST_PAUSE;
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(limit = limits.max_connections, "connection refused: all places taken");
+            refused.report(limits.max_connections);
             continue;
         };
-        // Small answers must not wait for the acknowledgement of the last one.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "connection lost at once");
-            continue;
-        }
-        let own = service.clone();
-        let own = own.map_request(|request: http::Request<Incoming>| request.map(Body::new));
-        let own = TowerToHyperService::new(own);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), own));
+        let connection = Connection {
+            service: service.clone(),
+            builder: builder.clone(),
+            watcher: graceful.watcher(),
+            calls: calls.clone(),
+            handshake: limits.handshake,
+        };
+        let mut stopping = stopping.subscribe();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // Peers that vanish or break the protocol are everyday.
-                tracing::debug!(%error, "connection ended with an error");
-            }
+            let stopped = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+            connection.serve(stream, stopped).await;
             drop(place);
         });
     }
     drop(listener);
-    graceful.shutdown().await;
+    stopping.send_replace(true);
+    let closed = graceful.shutdown();
+    tokio::pin!(closed);
+    tokio::select! {
+        () = &mut closed => return,
+        () = calls.none() => {}
+    }
+    if tokio::time::timeout(CLOSING_TIME, closed).await.is_err() {
+        tracing::info!("connections of peers that do not close them are cut");
+    }
+}
+
+/// One accepted connection.
+struct Connection<S> {
+    service: S,
+    builder: http2::Builder<TokioExecutor>,
+    watcher: Watcher,
+    calls: OpenCalls,
+    handshake: Duration,
+}
+
+impl<S> Connection<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
+    async fn serve(self, stream: TcpStream, stopped: impl Future<Output = ()>) {
+        // Before its first words a connection has no call, so it can be dropped at any time.
+        let greeted = tokio::select! {
+            biased;
+            () = stopped => return,
+            greeted = tokio::time::timeout(self.handshake, greeting(&stream)) => greeted,
+        };
+        match greeted {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return tracing::debug!("closed: not HTTP/2"),
+            Ok(Err(error)) => return tracing::debug!(%error, "closed before its first words"),
+            Err(_) => return tracing::debug!("closed: silent for too long"),
+        }
+        // Small answers must not wait for the acknowledgement of the last one.
+        if let Err(error) = stream.set_nodelay(true) {
+            return tracing::debug!(%error, "connection lost at once");
+        }
+        let Self { service, builder, watcher, calls, .. } = self;
+        let service = tower::service_fn(move |request: http::Request<Incoming>| {
+            let call = calls.begin();
+            let answer = service.clone().oneshot(request.map(Body::new));
+            async move {
+                let response = answer.await?;
+                Ok::<_, Infallible>(response.map(|body| CountedBody::new(body, call)))
+            }
+        });
+        let service = TowerToHyperService::new(service);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            // Peers that vanish or break the protocol are everyday.
+            tracing::debug!(%error, "connection ended with an error");
+        }
+    }
+}
+
+/// Waits for a connection's first bytes, without taking them; whether they are HTTP/2's.
+async fn greeting(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    let mut seen = 0;
+    loop {
+        let count = stream.peek(&mut first).await?;
+        if count == 0 || !PREFACE.starts_with(&first[..count]) {
+            return Ok(false);
+        }
+        if count == PREFACE.len() {
+            return Ok(true);
+        }
+        if count == seen {
+            // Peeking returns at once while a part lies there: look again a little later.
+            tokio::time::sleep(PEEK_PAUSE).await;
+        }
+        seen = count;
+    }
+}
+
+/// Pause between two looks at a preface that comes in parts.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Connections that were refused, reported now and then.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    reported_at: Option<Instant>,
+}
+
+impl Refusals {
+    fn report(&mut self, limit: usize) {
+        self.count += 1;
+        let now = Instant::now();
+        if self.reported_at.is_none_or(|before| now - before >= REPORT_EVERY) {
+            tracing::warn!(limit, refused = self.count, "connections refused: all places taken");
+            self.reported_at = Some(now);
+        }
+    }
 }
 
 fn builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use onnxd::app::StartError;
+use onnxd::app::{DrainReport, StartError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -74,14 +75,33 @@ async fn the_grace_period_bounds_a_run_that_does_not_end() {
 
 #[tokio::test]
 async fn a_silent_connection_does_not_hold_the_server() {
-    let server = TestServer::start(&[("drain_grace_ms", "300")]).await;
+    let server = TestServer::start(&[]).await;
     // Connected, and never says a word of HTTP/2.
     let silent = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     // A call on another connection makes sure that the silent one was accepted before.
     assert!(server.client().await.model_infer(request("echo", &[1.0])).await.is_ok());
     let report = tokio::time::timeout(Duration::from_secs(10), server.shut_down()).await;
-    assert_eq!(report.unwrap().unwrap().unwrap().abandoned, 0);
+    let report = report.unwrap().unwrap().unwrap();
+    assert_eq!(report, DrainReport { abandoned: 0, complete: true });
     drop(silent);
+}
+
+#[tokio::test]
+async fn connections_without_http2_are_closed() {
+    let server = TestServer::start(&[("handshake_ms", "100")]).await;
+    // Wrong words are answered with an end at once; none, or half of them, after the time is up.
+    for words in ["GET / HTTP/1.1\r\n\r\n", "", "PRI * HT"] {
+        let mut stream = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
+        stream.write_all(words.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = stream.read_to_end(&mut rest);
+        let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
+        // An end or a reset: the words were not read.
+        assert!(closed.is_ok(), "{words:?} is still open");
+        assert!(rest.is_empty());
+    }
+    assert!(server.client().await.model_infer(request("echo", &[1.0])).await.is_ok());
+    server.finish().await;
 }
 
 #[tokio::test]

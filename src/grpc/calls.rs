@@ -1,0 +1,96 @@
+//! Counts calls from their headers to the last byte of their answer.
+//!
+//! A drain waits for calls, not for connections: a peer that keeps a connection open and says
+//! nothing must not hold the server up.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::Notify;
+use tonic::Status;
+use tonic::body::Body;
+
+/// Calls that are open on all connections. Clones share the count.
+#[derive(Debug, Clone, Default)]
+pub struct OpenCalls(Arc<Counter>);
+
+#[derive(Debug, Default)]
+struct Counter {
+    open: AtomicUsize,
+    none: Notify,
+}
+
+impl OpenCalls {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until there are none.
+    pub async fn none(&self) {
+        loop {
+            let notified = self.0.none.notified();
+            tokio::pin!(notified);
+            // Listening before looking: the last call may end in between.
+            notified.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// A call begins; it ends when the guard is dropped.
+    pub(super) fn begin(&self) -> OpenCall {
+        self.0.open.fetch_add(1, Ordering::AcqRel);
+        OpenCall(Arc::clone(&self.0))
+    }
+}
+
+/// One open call.
+#[derive(Debug)]
+pub(super) struct OpenCall(Arc<Counter>);
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.none.notify_waiters();
+        }
+    }
+}
+
+/// An answer that keeps its call open until its last byte was taken.
+pub(super) struct CountedBody {
+    body: Body,
+    _call: OpenCall,
+}
+
+impl CountedBody {
+    pub(super) fn new(body: Body, call: OpenCall) -> Self {
+        Self { body, _call: call }
+    }
+}
+
+impl HttpBody for CountedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
