@@ -59,7 +59,7 @@
 //! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
 //! | 9 | [`pb`] | generated messages |
 //! | 10 | [`grpc`], [`http`], [`admin`] | the three ports |
-//! | 11 | [`app`], [`bench`] | put together, run, drain; load on a server |
+//! | 11 | [`app`], [`mod@bench`] | put together, run, drain; load on a server |
 //! | 12 | [`cli`] | subcommands |
 //!
 //! # What holds everywhere
