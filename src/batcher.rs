@@ -23,7 +23,7 @@ pub mod pending;
 pub mod policy;
 mod running;
 mod ticket;
-pub mod wake;
+mod wake;
 
 use pending::{Entry, JobKey, Pending};
 use policy::{BatchPolicy, CutReason, Decision};
@@ -86,6 +86,8 @@ struct State {
     policy: BatchPolicy,
     running: Running,
     waiting_workers: usize,
+    /// A wake-up is on its way and has not come yet.
+    wake_scheduled: bool,
     phase: Phase,
     /// Smoothed time of a run per row, for the retry hint.
     row_time: Duration,
@@ -107,6 +109,7 @@ impl Batcher {
             policy,
             running: Running::new(instances),
             waiting_workers: 0,
+            wake_scheduled: false,
             phase: Phase::Open,
             row_time: Duration::ZERO,
         };
@@ -152,10 +155,12 @@ impl Batcher {
             return Err(state.full(self.shared.limits.max_jobs));
         }
         let job = state.pending.push(key.as_ref(), entry);
-        let wake = state.waiting_workers > 0;
+        let wake = state.wake();
         drop(state);
-        if wake {
-            wake::one(&self.shared, now);
+        match wake {
+            Wake::None => {}
+            Wake::Now => self.shared.work.notify_one(),
+            Wake::AfterOthers => wake::after_others(&self.shared),
         }
         Ok(Ticket::new(Arc::clone(&self.shared), receiver, key, job, deadline))
     }
@@ -265,7 +270,31 @@ impl Batcher {
 /// Shortest retry hint: below it, a client's timer costs more than the attempt.
 const RETRY_FLOOR: Duration = Duration::from_millis(1);
 
+/// What a new request should do about the workers.
+enum Wake {
+    /// They are busy, or one will wake anyway.
+    None,
+    /// There is a full batch for one.
+    Now,
+    /// One should come when the requests that arrive together are all queued.
+    AfterOthers,
+}
+
 impl State {
+    /// Decides for a request that was just queued, and remembers what it decided.
+    fn wake(&mut self) -> Wake {
+        if self.waiting_workers == 0 {
+            return Wake::None;
+        }
+        if self.pending.rows() >= self.policy.max_rows {
+            return Wake::Now;
+        }
+        if std::mem::replace(&mut self.wake_scheduled, true) {
+            return Wake::None;
+        }
+        Wake::AfterOthers
+    }
+
     fn full(&self, limit: usize) -> PredictError {
         let rows = u32::try_from(self.pending.rows()).unwrap_or(u32::MAX);
         let instances = u32::try_from(self.running.instances()).unwrap_or(1).max(1);
@@ -285,6 +314,12 @@ impl Shared {
     /// that matters more than serving on, so poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A scheduled wake-up comes.
+    fn wake_one(&self) {
+        self.lock().wake_scheduled = false;
+        self.work.notify_one();
     }
 
     fn wait<'a>(

@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigErrors, Origin, Raw, read_file};
 mod bench;
 mod check;
 mod doctor;
+mod infer;
 mod serve;
 mod setup;
 
@@ -82,6 +83,7 @@ pub fn command() -> Command {
         .subcommand(with_settings(
             Command::new("doctor").about("Show what this machine and these settings give"),
         ))
+        .subcommand(infer::command())
         .subcommand(setup::command())
         .subcommand(bench::command())
 }
@@ -131,6 +133,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("check", matches)) => check::run(matches),
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("bench", matches)) => bench::run(matches),
+        Some(("infer", matches)) => infer::run(matches),
         Some(("setup", matches)) => setup::run(matches),
         _ => Outcome::new(WRONG_SETTINGS, "no such command"),
     }

@@ -252,9 +252,10 @@ impl GrpcInferenceService for InferenceService {
 
     async fn repository_index(
         &self,
-        _request: Request<pb::RepositoryIndexRequest>,
+        request: Request<pb::RepositoryIndexRequest>,
     ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
-        not_served("the repository index is not served yet")
+        let models = model::index(&self.repository, request.get_ref().ready);
+        Ok(Response::new(pb::RepositoryIndexResponse { models }))
     }
 
     async fn repository_model_load(

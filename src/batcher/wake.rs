@@ -1,76 +1,48 @@
-//! Wakes workers when the async side has nothing else to do.
+//! Wakes a worker after the requests that arrived together.
 //!
-//! A worker that is woken by the first request of many takes that one alone, often by interrupting
-//! the very thread that is about to bring the others. So a thread of the async runtime that says so
-//! keeps its wake-ups until it is about to sleep: whatever arrived together then runs together. A
-//! bound in requests and one in time keep a busy thread from keeping a worker idle. Every other
-//! thread wakes at once.
+//! A worker that is woken by the first of many requests takes that one alone, often by interrupting
+//! the very thread that is about to bring the others. So the wake-up is a task of its own, which
+//! lets everything that is ready on its thread run first: whatever arrived together is then queued
+//! and runs together. It waits for nothing else, so an idle server loses no time.
 
-use std::cell::RefCell;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use tokio::time::Instant;
+use tokio::runtime::Handle;
 
 use super::Shared;
 
-/// Requests after which a busy thread wakes workers all the same.
-const MAX_KEPT_REQUESTS: usize = 64;
-/// Time after which a busy thread wakes workers at its next request.
-const MAX_KEPT_TIME: Duration = Duration::from_micros(100);
-
-/// Wake-ups that this thread keeps; `None` on a thread that never said that it would deliver them.
-#[derive(Default)]
-struct Kept {
-    queues: Vec<Arc<Shared>>,
-    requests: usize,
-    since: Option<Instant>,
-}
-
-thread_local! {
-    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
-}
-
-/// Says that this thread will call [`deliver`] whenever it is about to sleep.
-pub fn keep_on_this_thread() {
-    KEPT.with_borrow_mut(|kept| *kept = Some(Kept::default()));
-}
-
-/// Delivers what this thread has kept. Called before it sleeps or ends.
-pub fn deliver() {
-    let queues = KEPT.with_borrow_mut(|kept| match kept {
-        Some(kept) if !kept.queues.is_empty() => std::mem::take(kept).queues,
-        _ => Vec::new(),
-    });
-    for queue in queues {
-        queue.work.notify_one();
+/// Schedules a wake-up of one worker of `queue`. Without a runtime there are no others to wait
+/// for, and it comes at once.
+pub(super) fn after_others(queue: &Arc<Shared>) {
+    match Handle::try_current() {
+        Ok(runtime) => {
+            let queue = Arc::clone(queue);
+            drop(runtime.spawn(async move {
+                AfterOthers { yielded: false }.await;
+                queue.wake_one();
+            }));
+        }
+        Err(_) => queue.wake_one(),
     }
 }
 
-/// Wakes a worker of `queue`, for a request that arrived at `now`: at once, or when this thread is
-/// about to sleep.
-pub(super) fn one(queue: &Arc<Shared>, now: Instant) {
-    let at_once = KEPT.with_borrow_mut(|kept| {
-        let Some(kept) = kept else { return true };
-        if !kept.queues.iter().any(|known| Arc::ptr_eq(known, queue)) {
-            kept.queues.push(Arc::clone(queue));
-        }
-        kept.requests += 1;
-        let since = *kept.since.get_or_insert(now);
-        if kept.requests >= MAX_KEPT_REQUESTS || now - since >= MAX_KEPT_TIME {
-            return true;
-        }
-        false
-    });
-    if at_once {
-        deliver();
-        // On a thread that keeps nothing there was nothing to deliver.
-        if !keeps() {
-            queue.work.notify_one();
-        }
-    }
+/// Ready when every task has run that was ready on this thread before it. A task that wakes itself
+/// goes to the end of the line.
+struct AfterOthers {
+    yielded: bool,
 }
 
-fn keeps() -> bool {
-    KEPT.with_borrow(Option::is_some)
+impl Future for AfterOthers {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.yielded {
+            return Poll::Ready(());
+        }
+        self.yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
 }

@@ -7,7 +7,6 @@ use clap::ArgMatches;
 use super::{CANNOT_START, Console, KILLED, Layers, NOT_DRAINED, Outcome, WRONG_SETTINGS};
 use crate::app::signal::StopSignals;
 use crate::app::{App, DrainReport, Listeners, StartError};
-use crate::batcher::wake;
 use crate::config::Config;
 use crate::onnx::{OnnxLoader, check_providers, environment};
 use crate::runtime::library::{self, SearchPlaces};
@@ -31,9 +30,6 @@ pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(processors.available())
         .thread_name("async")
-        .on_thread_start(wake::keep_on_this_thread)
-        .on_thread_park(wake::deliver)
-        .on_thread_stop(wake::deliver)
         .enable_all()
         .build();
     let runtime = match runtime {

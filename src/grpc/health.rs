@@ -8,7 +8,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -63,14 +63,30 @@ impl Health for HealthService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let name = request.into_inner().service;
         let repository = Arc::clone(&self.repository);
-        let mut last = None;
         // Only the newest state is kept for a watcher that does not read.
-        let changes = WatchStream::new(self.repository.subscribe()).filter_map(move |_| {
-            let status = status_of(&repository, &name).unwrap_or(ServingStatus::ServiceUnknown);
-            let news = (last != Some(status)).then_some(status);
-            last = Some(status);
-            async move { news.map(|status| Ok(HealthCheckResponse { status: status.into() })) }
+        let changes = WatchStream::new(self.repository.subscribe());
+        let watching = Some((changes, None));
+        let news = stream::unfold(watching, move |watching| {
+            let (repository, name) = (Arc::clone(&repository), name.clone());
+            async move {
+                let (mut changes, last) = watching?;
+                loop {
+                    changes.next().await?;
+                    let status = status_of(&repository, &name);
+                    let status = status.unwrap_or(ServingStatus::ServiceUnknown);
+                    let is_last = repository.is_draining();
+                    if last != Some(status) {
+                        // Nothing changes any more once the server drains: a watch that stayed
+                        // open would hold the drain up.
+                        let rest = (!is_last).then_some((changes, Some(status)));
+                        return Some((Ok(HealthCheckResponse { status: status.into() }), rest));
+                    }
+                    if is_last {
+                        return None;
+                    }
+                }
+            }
         });
-        Ok(Response::new(Box::pin(changes)))
+        Ok(Response::new(Box::pin(news)))
     }
 }

@@ -11,8 +11,9 @@ use crate::config::model::{Batching, Provider};
 use crate::model::{Dim, TensorSpec};
 use crate::pb;
 use crate::pb::model_metadata_response::TensorMetadata;
-use crate::repository::ServedModel;
+use crate::pb::repository_index_response::ModelIndex;
 use crate::repository::version_policy::VersionPolicy;
+use crate::repository::{IndexEntry, Repository, ServedModel, State};
 use crate::statistics::{Snapshot, Tally};
 use crate::tensor::DataType;
 
@@ -145,6 +146,25 @@ fn data_type(dtype: DataType) -> pb::DataType {
         DataType::Fp64 => pb::DataType::TypeFp64,
         DataType::Bytes => pb::DataType::TypeString,
     }
+}
+
+/// Every model version and its state. Reasons stay with the operator: they name files.
+pub(super) fn index(repository: &Repository, ready_only: bool) -> Vec<ModelIndex> {
+    let entry = |entry: IndexEntry| {
+        let state = match entry.state {
+            State::Ready(_) => "READY",
+            State::Loading => "LOADING",
+            State::Failed(_) => "UNAVAILABLE",
+        };
+        ModelIndex {
+            name: entry.key.name.to_string(),
+            version: entry.key.version.to_string(),
+            state: state.to_owned(),
+            reason: String::new(),
+        }
+    };
+    let all = repository.index().into_iter().map(entry);
+    all.filter(|entry| !ready_only || entry.state == "READY").collect()
 }
 
 /// Counts and times of a model version.

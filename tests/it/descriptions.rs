@@ -1,13 +1,16 @@
 //! Metadata, configuration, statistics, reflection, and the calls that are refused with a reason.
 
+use onnxd::pb::repository_index_response::ModelIndex;
 use onnxd::pb::{
-    ModelConfigRequest, ModelMetadataRequest, ModelStatisticsRequest, RepositoryModelLoadRequest,
-    ServerMetadataRequest, SystemSharedMemoryRegisterRequest, SystemSharedMemoryStatusRequest,
+    ModelConfigRequest, ModelMetadataRequest, ModelStatisticsRequest, RepositoryIndexRequest,
+    RepositoryModelLoadRequest, ServerMetadataRequest, SystemSharedMemoryRegisterRequest,
+    SystemSharedMemoryStatusRequest,
 };
 use tonic::Code;
 use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{TestServer, request};
+use crate::scripted::ScriptedLoader;
 
 #[tokio::test]
 async fn a_model_describes_itself() {
@@ -51,6 +54,26 @@ async fn statistics_count_rows_runs_and_failures() {
     assert_eq!(every.len(), 4);
     let absent = ModelStatisticsRequest { name: "absent".into(), version: String::new() };
     assert_eq!(client.model_statistics(absent).await.unwrap_err().code(), Code::NotFound);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn the_index_lists_states_and_keeps_reasons_to_itself() {
+    let loader = ScriptedLoader::default();
+    let server = TestServer::start_with(&[], &["broken", "echo"], loader).await;
+    server.loaded().await;
+    let mut client = server.client().await;
+    let mut index = async |ready| {
+        let request = RepositoryIndexRequest { repository_name: String::new(), ready };
+        let models = client.repository_index(request).await.unwrap().into_inner().models;
+        let line = |model: ModelIndex| (model.name, model.version, model.state, model.reason);
+        models.into_iter().map(line).collect::<Vec<_>>()
+    };
+    let line = |name: &str, state: &str| {
+        (name.to_owned(), "1".to_owned(), state.to_owned(), String::new())
+    };
+    assert_eq!(index(false).await, [line("broken", "UNAVAILABLE"), line("echo", "READY")]);
+    assert_eq!(index(true).await, [line("echo", "READY")]);
     server.finish().await;
 }
 

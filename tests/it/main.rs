@@ -11,6 +11,7 @@ mod cancellation;
 mod deadline;
 mod descriptions;
 mod failure;
+mod fuzz_regression;
 mod health;
 mod infer;
 mod layering;

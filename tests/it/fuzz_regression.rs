@@ -1,0 +1,70 @@
+//! Replays the fuzzing corpus and a few thousand mutations of it: bytes from outside never panic.
+
+use std::path::Path;
+
+#[path = "../fuzz/targets.rs"]
+mod targets;
+
+/// Mutations of each file.
+const MUTATIONS: u64 = 2000;
+
+fn replay(name: &str, target: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort_unstable();
+    assert!(!files.is_empty());
+    for file in files {
+        let original = std::fs::read(&file).unwrap();
+        target(&original);
+        for seed in 1..=MUTATIONS {
+            target(&mutate(&original, seed));
+        }
+    }
+}
+
+/// Flips, inserts, removes or doubles a few bytes; the same for the same seed.
+fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % below.max(1)
+    };
+    let mut bytes = original.to_vec();
+    for _ in 0..=next(4) {
+        let at = next(bytes.len());
+        match next(4) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << next(8),
+            1 => bytes.insert(at, u8::try_from(next(256)).unwrap()),
+            2 if !bytes.is_empty() => drop(bytes.remove(at)),
+            _ => {
+                let end = (at + next(16)).min(bytes.len());
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn messages() {
+    replay("decode", targets::decode);
+}
+
+#[test]
+fn timeouts() {
+    replay("grpc_timeout", targets::grpc_timeout);
+}
+
+#[test]
+fn model_settings() {
+    replay("model_toml", targets::model_toml);
+}
+
+#[test]
+fn server_settings() {
+    replay("onnxd_toml", targets::onnxd_toml);
+}
