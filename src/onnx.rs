@@ -3,8 +3,8 @@
 //! Loads the library, reads signatures, opens sessions, runs them. Implements the worker's
 //! [`ModelLoader`] and [`crate::worker::Executor`]; knows no queue, no message and no repository.
 //! One session belongs to one executor and so to one thread, because running a session from two
-//! threads is not safe with every provider; weights are shared between the instances of a model
-//! through pre-packed weights.
+//! threads is not safe with every provider. Each instance holds the weights of its model: ONNX
+//! Runtime shares them between sessions only if they are handed over apart from the model's file.
 //!
 //! Source: ONNX Runtime C API documentation; `ort` on why running takes `&mut self`.
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ort::environment::Environment;
 use ort::session::Session;
-use ort::session::builder::{GraphOptimizationLevel, PrepackedWeights};
+use ort::session::builder::GraphOptimizationLevel;
 
 use crate::config::ModelConfig;
 use crate::config::model::Provider;
@@ -75,7 +75,6 @@ impl ModelLoader for OnnxLoader {
                 let instances = NonZeroUsize::new(placements.len()).unwrap_or(NonZeroUsize::MIN);
                 self.processors.intra_op_threads(instances)
             }),
-            weights: PrepackedWeights::new(),
         };
         let first = opener.open(&placements[0])?;
         let provider = first.provider;
@@ -106,7 +105,6 @@ struct Opener {
     source: ModelSource,
     config: ModelConfig,
     intra_op_threads: NonZeroUsize,
-    weights: PrepackedWeights,
 }
 
 /// A session and what it runs on.
@@ -145,8 +143,7 @@ impl Opener {
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(self.intra_op_threads.get())?
                 // Threads that spin between runs take the processor from everybody else.
-                .with_intra_op_spinning(false)?
-                .with_prepacked_weights(&self.weights)?;
+                .with_intra_op_spinning(false)?;
             let mut builder = providers::register(builder, provider, placement, &self.config)?;
             builder.commit_from_file(&self.source.path)
         };

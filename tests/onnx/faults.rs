@@ -1,113 +1,137 @@
-//! Requests that make a real run fail, run for ever, or give other rows than they took.
+//! Values that make a real run fail, grow without end, or give other rows than went in: they harm
+//! nobody who rides beside them.
 
-use std::time::Duration;
+use tonic::Code;
 
-use onnxd::pb::ModelInferRequest;
-use tokio::task::JoinSet;
-use tonic::{Code, Request, Status};
-
-use crate::harness::{RealServer, floats, generated, output, repository, request};
+use crate::harness::{End, RealServer, floats, output, request};
 
 /// Eight requests meet in one run.
-const TOGETHER: &str = "batching = \"fixed\"\nmax_batch_size = 8\nmax_queue_delay_us = 2000000\n";
+const TOGETHER: &str = "batching = \"fixed\"\nmax_batch_size = 8\nmax_queue_delay_us = 60000000\n";
 
-/// Sends all messages at once; gives their ends in order.
-async fn together(
-    server: &RealServer,
-    messages: Vec<ModelInferRequest>,
-) -> Vec<Result<onnxd::pb::ModelInferResponse, Status>> {
-    let mut callers = JoinSet::new();
-    for (caller, message) in messages.into_iter().enumerate() {
-        let mut client = server.client.clone();
-        callers.spawn(async move {
-            (caller, client.model_infer(message).await.map(tonic::Response::into_inner))
-        });
+/// Status of the guilty request; every other end is an answer.
+fn guilty(ends: &[End], caller: usize) -> (Code, String) {
+    for (other, end) in ends.iter().enumerate() {
+        assert_eq!(end.is_err(), other == caller, "{other}: {end:?}");
     }
-    let mut ends = callers.join_all().await;
-    ends.sort_by_key(|(caller, _)| *caller);
-    ends.into_iter().map(|(_, end)| end).collect()
+    let status = ends[caller].as_ref().unwrap_err();
+    (status.code(), status.message().to_owned())
 }
 
 #[tokio::test]
 async fn an_index_out_of_range_fails_its_own_request_only() {
-    let source = generated().join("gather_100");
-    let models = repository(&[(source.as_path(), TOGETHER)]);
-    let server = RealServer::start(models.path(), &[]).await;
-    let spec = server.repository.resolve("gather_100", None).unwrap().spec.clone();
-    let name = spec.inputs[0].name.to_string();
+    let server = RealServer::of("gather_100", TOGETHER).await;
     let ask = |index: i64| {
-        request("gather_100", vec![(&name, "INT64", &[1, 1], index.to_le_bytes().to_vec())])
+        let bytes = index.to_le_bytes().to_vec();
+        request("gather_100", vec![("indices", "INT64", &[1, 1], bytes)])
     };
-    let ends = together(&server, (0..8).map(|i| ask(if i == 5 { 100 } else { i })).collect()).await;
-    for (caller, end) in ends.iter().enumerate() {
-        match end {
-            Ok(answer) => assert_eq!(answer.outputs[0].shape[0], 1, "{caller}"),
-            Err(status) => {
-                assert_eq!((caller, status.code()), (5, Code::InvalidArgument), "{status}");
-                assert!(!status.message().contains("Gather"), "{}", status.message());
-            }
+    for place in [0, 5, 7] {
+        let indices: Vec<i64> = (0..8).map(|i| if i == place { 100 } else { 90 + i }).collect();
+        let place = usize::try_from(place).unwrap();
+        let ends = server.together(indices.iter().map(|index| ask(*index)).collect()).await;
+        let (code, words) = guilty(&ends, place);
+        assert_eq!(code, Code::InvalidArgument);
+        // The runtime's own words stay in the log.
+        assert_eq!(words, "the model refused the values of this request");
+        for (index, end) in indices.iter().zip(&ends).filter(|(_, end)| end.is_ok()) {
+            // Row i of the table begins with 10 i.
+            let first = f32::from(u16::try_from(*index).unwrap()) * 10.0;
+            let row = [first, first + 1.0, first + 2.0, first + 3.0];
+            assert_eq!(output(end.as_ref().unwrap(), 0), row);
         }
     }
-    assert!(ends[5].is_err());
-    assert_ne!(
-        ends[0].as_ref().unwrap().raw_output_contents,
-        ends[1].as_ref().unwrap().raw_output_contents
-    );
+    // All riders failed in the same way: each is told so by itself.
+    for end in server.together((0..8).map(|caller| ask(1000 + caller)).collect()).await {
+        assert!(end.is_err());
+    }
+    // The server is as good as before. A negative index counts from the end.
+    for end in server.together((1..=8).map(|back| ask(-back)).collect()).await {
+        assert!(output(&end.unwrap(), 0)[0] >= 920.0);
+    }
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_division_by_zero_fails_its_own_request_only() {
+    let server = RealServer::of("int_divide", TOGETHER).await;
+    let ask = |a: i32, b: i32| {
+        let (a, b) = (a.to_le_bytes().to_vec(), b.to_le_bytes().to_vec());
+        request("int_divide", vec![("a", "INT32", &[1, 1], a), ("b", "INT32", &[1, 1], b)])
+    };
+    let divisors = [1, 2, -3, 4, 0, 6, -7, 8];
+    let ends = server.together(divisors.iter().map(|b| ask(840, *b)).collect()).await;
+    let (code, words) = guilty(&ends, 4);
+    // The runtime has no code of its own for this fault, so it counts as the server's.
+    assert_eq!(code, Code::Internal);
+    assert!(!words.contains("zero"), "{words}");
+    for (b, end) in divisors.iter().zip(&ends).filter(|(_, end)| end.is_ok()) {
+        let raw = &end.as_ref().unwrap().raw_output_contents[0];
+        assert_eq!(raw[..], (840 / b).to_le_bytes());
+    }
     server.finish().await;
 }
 
 #[tokio::test]
 async fn rows_that_depend_on_values_are_never_cut_wrongly() {
-    let source = generated().join("value_rows");
-    let models = repository(&[(source.as_path(), TOGETHER)]);
-    let server = RealServer::start(models.path(), &[]).await;
+    let mut server = RealServer::of("value_rows", TOGETHER).await;
     // A row whose first value is -1 or less is dropped by the model.
-    let ask = |value: f32| {
-        request("value_rows", vec![("x", "FP32", &[1, 4], floats(&[value, 1.0, 2.0, 3.0]))])
+    let ask = |heads: &[f32]| {
+        let rows: Vec<f32> = heads.iter().flat_map(|head| [*head, 1.0, 2.0, 3.0]).collect();
+        let shape = [i64::try_from(heads.len()).unwrap(), 4];
+        request("value_rows", vec![("x", "FP32", &shape, floats(&rows))])
     };
-    let values: Vec<f32> = vec![1.0, 2.0, -5.0, 4.0, 5.0, -6.0, 7.0, 8.0];
-    let ends = together(&server, values.iter().map(|value| ask(*value)).collect()).await;
-    for (value, end) in values.iter().zip(ends) {
-        let answer = end.unwrap();
-        let expected = if *value > -1.0 { vec![*value, 1.0, 2.0, 3.0] } else { vec![] };
-        assert_eq!(output(&answer, 0), expected);
-    }
-    assert_eq!(server.repository.resolve("value_rows", None).unwrap().batcher.policy().max_rows, 1);
+    let check = |heads: &[f32], end: &End| {
+        let answer = end.as_ref().unwrap();
+        let kept = heads.iter().filter(|head| **head > -1.0);
+        let rows: Vec<f32> = kept.flat_map(|head| [*head, 1.0, 2.0, 3.0]).collect();
+        assert_eq!(output(answer, 0), rows);
+        assert_eq!(answer.outputs[0].shape, [i64::try_from(rows.len() / 4).unwrap(), 4]);
+    };
+    assert_eq!(server.served("value_rows").batcher.policy().max_rows, 8);
+    // While every row is kept, requests share runs.
+    let kept = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]];
+    let ends = server.together(kept.iter().map(|heads| ask(heads)).collect()).await;
+    kept.iter().zip(&ends).for_each(|(heads, end)| check(heads, end));
+    assert_eq!(server.statistics("value_rows").await.execution_count, 1);
+
+    let mixed: [&[f32]; 5] = [&[1.0, 2.0], &[-5.0, 4.0], &[-6.0], &[7.0], &[-1.0, -2.0]];
+    let ends = server.together(mixed.iter().map(|heads| ask(heads)).collect()).await;
+    mixed.iter().zip(&ends).for_each(|(heads, end)| check(heads, end));
+    let before = server.statistics("value_rows").await.execution_count;
+
+    // From then on nobody shares a run, whatever the values.
+    assert_eq!(server.served("value_rows").batcher.policy().max_rows, 1);
+    let ends = server.together(kept.iter().map(|heads| ask(heads)).collect()).await;
+    kept.iter().zip(&ends).for_each(|(heads, end)| check(heads, end));
+    assert_eq!(server.statistics("value_rows").await.execution_count, before + 4);
     server.finish().await;
+}
+
+/// Memory that this process holds, in KiB.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()
 }
 
 #[tokio::test]
 async fn a_size_beyond_memory_fails_its_own_request_only() {
-    let source = generated().join("expand");
-    let models = repository(&[(source.as_path(), "")]);
-    let server = RealServer::start(models.path(), &[]).await;
+    let server = RealServer::of("expand", TOGETHER).await;
     let ask = |size: i64| {
         request("expand", vec![("size", "INT64", &[1, 1], size.to_le_bytes().to_vec())])
     };
-    let ends = together(&server, vec![ask(1 << 50), ask(3)]).await;
-    assert!(ends[0].is_err());
-    assert!(ends[1].is_ok(), "{:?}", ends[1]);
-    server.finish().await;
-}
-
-#[tokio::test]
-async fn a_run_that_nobody_waits_for_is_stopped() {
-    let source = generated().join("loop_busy");
-    let models = repository(&[(source.as_path(), "warmup_ms = 0")]);
-    let mut server = RealServer::start(models.path(), &[]).await;
-    let ask = |turns: i64| {
-        let turns = turns.to_le_bytes().to_vec();
-        request(
-            "loop_busy",
-            vec![("x", "FP32", &[1, 1], floats(&[1.0])), ("iterations", "INT64", &[], turns)],
-        )
-    };
-    // Ten thousand million turns would take hours.
-    let mut endless = Request::new(ask(10_000_000_000));
-    endless.set_timeout(Duration::from_millis(200));
-    assert!(server.client.model_infer(endless).await.is_err());
-    // The only worker is free again.
-    let answer = server.client.model_infer(ask(3)).await;
-    assert!(answer.is_ok(), "{answer:?}");
+    let before = resident_kib();
+    // Petabytes, and more bytes than 64 bits can count.
+    for huge in [1 << 50, 1 << 62] {
+        let sizes = [3, 3, 3, huge, 3, 3, 3, 3];
+        let ends = server.together(sizes.iter().map(|size| ask(*size)).collect()).await;
+        let (code, words) = guilty(&ends, 3);
+        assert_eq!(code, Code::Internal, "{words}");
+        for end in ends.iter().filter_map(|end| end.as_ref().ok()) {
+            assert_eq!((&end.outputs[0].shape[..], output(end, 0)), (&[1, 3][..], vec![1.0; 3]));
+        }
+    }
+    // Other tests run in this process; none holds this much.
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 256 << 10, "{grown} KiB more than before");
     server.finish().await;
 }

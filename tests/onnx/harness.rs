@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use onnxd::app::{App, DrainReport, Listeners, StartError};
 use onnxd::config::{Config, Origin};
@@ -11,25 +12,54 @@ use onnxd::onnx::{OnnxLoader, environment};
 use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use onnxd::pb::model_infer_request::InferInputTensor;
 use onnxd::pb::{ModelInferRequest, ModelInferResponse, ModelStatistics, ModelStatisticsRequest};
-use onnxd::repository::Repository;
+use onnxd::repository::{Repository, ServedModel, State};
 use onnxd::runtime::library::{SearchPlaces, find};
 use onnxd::runtime::processors::Processors;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) type Client = GrpcInferenceServiceClient<Channel>;
 
-/// The loader on the library that `make build` fetched; one per process.
+/// How one request ended.
+pub(crate) type End = Result<ModelInferResponse, Status>;
+
+/// Longest wait for anything. Reached only when something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The ONNX Runtime library: the one that the environment names, else the one that was fetched
+/// last into the build folder.
+pub(crate) fn library() -> PathBuf {
+    let at = |explicit| find(&SearchPlaces { explicit: Some(explicit), ..SearchPlaces::default() });
+    if let Some(named) = std::env::var_os("ONNXD_RUNTIME_LIBRARY").filter(|path| !path.is_empty()) {
+        let found = at(named.into()).unwrap_or_else(|error| panic!("{error}"));
+        return found.path;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = ["release", "debug"].map(|kind| format!("target/{kind}/onnxruntime"));
+    let found = folders.iter().filter_map(|folder| at(root.join(folder)).ok());
+    let fetched = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+    let newest = found.map(|found| found.path).max_by_key(fetched);
+    newest.unwrap_or_else(|| {
+        panic!(
+            "no ONNX Runtime library in {}: `make build` fetches it, or set ONNXD_RUNTIME_LIBRARY",
+            folders.join(" or ")
+        )
+    })
+}
+
+/// The loader on the library; one per process.
 pub(crate) fn loader() -> OnnxLoader {
     static LOADER: OnceLock<OnnxLoader> = OnceLock::new();
     let make = || {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let explicit = std::env::var_os("ONNXD_RUNTIME_LIBRARY").map(PathBuf::from);
-        let library = explicit.unwrap_or_else(|| root.join("target/release/onnxruntime"));
-        let places = SearchPlaces { explicit: Some(library), ..SearchPlaces::default() };
-        let found = find(&places).expect("`make build` fetches ONNX Runtime for these tests");
-        let environment = environment::load(&found.path, false).unwrap();
+        let library = library();
+        assert_eq!(
+            std::env::var("ORT_DISABLE_TELEMETRY").as_deref(),
+            Ok("1"),
+            "run by cargo, whose settings keep ONNX Runtime from sending usage data, or set it"
+        );
+        let environment = environment::load(&library, false).unwrap();
         OnnxLoader::new(environment, Processors::new(NonZeroUsize::MIN))
     };
     LOADER.get_or_init(make).clone()
@@ -66,11 +96,18 @@ pub(crate) fn repository(models: &[(&Path, &str)]) -> tempfile::TempDir {
 pub(crate) struct RealServer {
     pub(crate) repository: Arc<Repository>,
     pub(crate) client: Client,
+    address: std::net::SocketAddr,
     shutdown: oneshot::Sender<()>,
     running: JoinHandle<Result<DrainReport, StartError>>,
 }
 
 impl RealServer {
+    /// A server of one generated model with this `model.toml`.
+    pub(crate) async fn of(model: &str, config: &str) -> Self {
+        let models = repository(&[(generated().join(model).as_path(), config)]);
+        Self::start(models.path(), &[]).await
+    }
+
     /// A server that has tried every model of `models`.
     pub(crate) async fn start(models: &Path, settings: &[(&str, &str)]) -> Self {
         let mut given: BTreeMap<&str, &str> = BTreeMap::from([
@@ -90,9 +127,40 @@ impl RealServer {
         while !repository.is_loaded() {
             changes.changed().await.unwrap();
         }
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        let client = Client::new(endpoint.connect().await.unwrap());
-        Self { repository, client, shutdown, running }
+        let client = connect(address).await;
+        Self { repository, client, address, shutdown, running }
+    }
+
+    /// A client on a connection of its own.
+    pub(crate) async fn another_client(&self) -> Client {
+        connect(self.address).await
+    }
+
+    /// A model that serves.
+    pub(crate) fn served(&self, model: &str) -> Arc<ServedModel> {
+        self.repository.resolve(model, None).unwrap()
+    }
+
+    /// Why a model could not be loaded.
+    pub(crate) fn failure(&self, model: &str) -> String {
+        let index = self.repository.index();
+        let entry = index.into_iter().find(|entry| entry.key.name.as_str() == model).unwrap();
+        match entry.state {
+            State::Failed(reason) => reason,
+            other => panic!("{model} is {other:?}"),
+        }
+    }
+
+    /// Waits until so many runs of a model are under way. Each look lets other tasks run.
+    pub(crate) async fn running(&self, model: &str, runs: usize) {
+        let batcher = self.served(model).batcher.clone();
+        let seen = async {
+            while batcher.depth().running != runs {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, seen).await;
+        waited.unwrap_or_else(|_| panic!("{model} has {:?}, not {runs} runs", batcher.depth()));
     }
 
     /// Counts of a model.
@@ -102,6 +170,36 @@ impl RealServer {
         answer.model_stats.into_iter().next().unwrap()
     }
 
+    /// The answer to one message.
+    pub(crate) async fn infer(&self, message: ModelInferRequest) -> ModelInferResponse {
+        let model = message.model_name.clone();
+        let end = self.client.clone().model_infer(message).await;
+        end.unwrap_or_else(|status| panic!("{model}: {status}")).into_inner()
+    }
+
+    /// The status that one message ends with.
+    pub(crate) async fn refusal(&self, message: ModelInferRequest) -> Status {
+        let model = message.model_name.clone();
+        match self.client.clone().model_infer(message).await {
+            Ok(answer) => panic!("{model} answered {answer:?}"),
+            Err(status) => status,
+        }
+    }
+
+    /// Sends all messages at once; gives their ends in order.
+    pub(crate) async fn together(&self, messages: Vec<ModelInferRequest>) -> Vec<End> {
+        let mut callers = JoinSet::new();
+        for (caller, message) in messages.into_iter().enumerate() {
+            let mut client = self.client.clone();
+            callers.spawn(async move {
+                (caller, client.model_infer(message).await.map(tonic::Response::into_inner))
+            });
+        }
+        let mut ends = callers.join_all().await;
+        ends.sort_by_key(|(caller, _)| *caller);
+        ends.into_iter().map(|(_, end)| end).collect()
+    }
+
     /// Stops it; nothing may be left.
     pub(crate) async fn finish(self) {
         drop(self.client);
@@ -109,6 +207,12 @@ impl RealServer {
         let report = self.running.await.unwrap().unwrap();
         assert_eq!(report, DrainReport { abandoned: 0, complete: true });
     }
+}
+
+async fn connect(address: std::net::SocketAddr) -> Client {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let client = Client::new(endpoint.connect().await.unwrap());
+    client.max_decoding_message_size(usize::MAX)
 }
 
 /// An input of a request: name, datatype, shape, little-endian contents.
@@ -142,14 +246,25 @@ pub(crate) fn output(response: &ModelInferResponse, index: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Numbers from 0 to 1 that look random and are the same each time.
-pub(crate) fn noise(count: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        f32::from(u16::try_from(state >> 48).unwrap()) / f32::from(u16::MAX)
-    };
-    (0..count).map(|_| next()).collect()
+/// Numbers that look random and are the same each time.
+pub(crate) struct Noise(u64);
+
+impl Noise {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// The next number below `limit`.
+    pub(crate) fn below(&mut self, limit: u16) -> u16 {
+        // xorshift64: any generator will do.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        u16::try_from(self.0 >> 48).unwrap() % limit
+    }
+
+    /// So many numbers from -0.5 to 0.5.
+    pub(crate) fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| f32::from(self.below(u16::MAX)) / f32::from(u16::MAX) - 0.5).collect()
+    }
 }

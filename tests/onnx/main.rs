@@ -1,11 +1,19 @@
 //! The server on the real ONNX Runtime: signatures, values, batches and faults of real models.
+//!
+//! The library comes from `make build`; without it every test here fails and says so.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod harness;
+mod process;
 
 mod batch_equals_single;
 mod faults;
+mod files;
+mod leaving;
+mod own_rows;
 mod providers;
 mod spec;
+mod strings;
+mod typed;
 mod values;
