@@ -4,9 +4,11 @@ Each case gives its recorded answer, or is refused for a reason that is listed h
 out of the installed `onnx` package; `tests/data/extract_onnx_backend.py` says how.
 """
 
+import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,19 +200,12 @@ def explain(case, word, reason, log):
     return word, word == "equal"
 
 
-def reasons(log):
-    """Model -> why it cannot be served, out of the log; a reason may have several lines."""
-    found, open_name = {}, None
-    for line in log:
-        match = re.search(r" cannot be served model=(\S+)/1 reason=(.*)", line)
-        if match:
-            open_name = match[1]
-            found[open_name] = match[2]
-        elif re.match(r"\d{4}-\d\d-\d\dT", line):
-            open_name = None
-        elif open_name:
-            found[open_name] += f" {line}"
-    return found
+def reasons(server):
+    """Model -> why it cannot be served, as its operator reads it."""
+    url = f"http://{server.admin}/readyz"
+    with urllib.request.urlopen(url, timeout=harness.PATIENCE) as answer:
+        models = json.load(answer)["models"]
+    return {model["name"]: model["reason"] for model in models if model.get("reason")}
 
 
 def extract(folder):
@@ -238,15 +233,15 @@ def outcomes(tmp_path_factory):
             with grpc.insecure_channel(server.grpc) as channel:
                 stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
                 words = [ask(case, stub) for case in share]
+            unserved = reasons(server)
         except BaseException:
             server.kill()
             raise
         # Only now is the log complete.
         server.stop()
         log = [line for line in server.log if line]
-        unserved = reasons(log)
         for case, word in zip(share, words):
-            reason = unserved.get(case.name, "the log does not say why")
+            reason = unserved.get(case.name, "nobody says why")
             ends.append((case, *explain(case, word, reason, log)))
     return ends
 

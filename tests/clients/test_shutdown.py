@@ -104,13 +104,14 @@ def test_requests_in_flight_are_answered(slow, slow_stub):
 
 
 def test_a_stream_gets_what_was_read_and_then_unavailable(slow, slow_stub):
-    count = iterations_for(slow_stub, 0.05)
+    # Long enough that what was read is still there when it is looked for.
+    count = iterations_for(slow_stub, 0.5)
     more = queue.Queue()
     for number in range(5):
         more.put(busy(count, id=str(number)))
     answers = slow_stub.ModelStreamInfer(iter(more.get, None), timeout=harness.PATIENCE)
     ids = [next(answers).infer_response.id]
-    harness.wait_until(lambda: in_flight(slow) == 4, "all were read")
+    harness.wait_until(lambda: 1 <= in_flight(slow) <= 4, "the others were read")
     slow.terminate()
     with pytest.raises(grpc.RpcError) as caught:
         ids += [answer.infer_response.id for answer in answers]
