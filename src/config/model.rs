@@ -46,7 +46,7 @@ pub struct ModelConfig {
 /// How far requests are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Batching {
-    /// As far as it pays, measured at start.
+    /// Where first runs show that rows are independent; as far as it pays, measured then.
     Auto,
     /// Up to the maximum.
     Fixed,

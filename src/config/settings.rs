@@ -102,7 +102,8 @@ pub const MODEL: &[Setting] = &[
     setting(
         "batching",
         "auto",
-        "auto (as far as it pays, measured at start), fixed (up to max_batch_size) or off",
+        "auto (where first runs show that rows are independent, as far as it pays), \
+         fixed (up to max_batch_size) or off",
     ),
     setting("max_batch_size", "64", "Most rows in a run, and in a request"),
     setting("max_queue_delay_us", "0", "Longest wait for company while a worker is free; 0: none"),
@@ -122,6 +123,7 @@ pub const MODEL: &[Setting] = &[
     setting(
         "warmup_ms",
         "50",
-        "Time for first runs and for measuring batch sizes, per model; 0: none",
+        "Time for first runs and for measuring batch sizes, per model; 0: none, and so no batches \
+         where batching is auto",
     ),
 ];

@@ -17,7 +17,7 @@ use crate::job::courier::Courier;
 use crate::model::{ModelKey, ModelSpec, axes};
 use crate::statistics::ModelStatistics;
 use crate::telemetry::metrics::{Metrics, ModelMetrics};
-use crate::worker::warmup::{self, Independence};
+use crate::worker::warmup::{self, Examples, Independence};
 use crate::worker::{Executor, LoadError, LoadedModel, PoolParts, WorkerPool};
 
 /// One model version that serves.
@@ -139,56 +139,77 @@ impl ServedModel {
     }
 }
 
-/// First runs. Returns the signature, without rows if they are not independent, and the most rows
-/// that a run should have.
+/// First runs. Returns the signature, without rows unless requests may share a run, and the most
+/// rows that a run should have.
 fn warm_up(
     key: &ModelKey,
     spec: ModelSpec,
     executors: &mut [Box<dyn Executor>],
     config: &ModelConfig,
 ) -> (ModelSpec, usize) {
-    let wanted = match config.batching {
-        Batching::Off => 1,
-        Batching::Auto | Batching::Fixed => config.max_batch_size,
-    };
-    let unmeasured = if spec.has_rows() { wanted } else { 1 };
-    if config.warmup.is_zero() {
-        return (spec, unmeasured);
+    let tried = run_each(&spec, executors, config);
+    if let Err(reason) = &tried {
+        tracing::debug!(model = %key, reason, "not warmed up");
     }
-    let mut examples = None;
-    for executor in executors.iter_mut() {
-        match warmup::run_once(executor.as_mut(), &spec, &config.examples) {
-            Ok(worked) => examples = Some(worked),
-            Err(error) => {
-                tracing::debug!(model = %key, %error, "made-up inputs do not run; not warmed up");
-            }
-        }
-    }
-    let (Some(examples), Some(executor)) = (examples, executors.first_mut()) else {
-        return (spec, unmeasured);
-    };
     if !spec.has_rows() || config.batching == Batching::Off {
         return (spec, 1);
     }
-    match warmup::check_independence(executor.as_mut(), &spec, examples) {
-        Independence::Shown => {}
-        Independence::Unknown(reason) => {
-            tracing::debug!(model = %key, reason, "independence of rows not shown");
+    let independence = match (&tried, executors.first_mut()) {
+        (Ok(examples), Some(executor)) => {
+            warmup::check_independence(executor.as_mut(), &spec, *examples)
         }
+        (Err(reason), _) => Independence::Unknown(reason.clone()),
+        (Ok(_), None) => Independence::Unknown("there is no instance".to_owned()),
+    };
+    match independence {
+        Independence::Shown => {}
         Independence::Refuted(reason) if config.batching == Batching::Fixed => {
             tracing::warn!(model = %key, reason, "rows are batched as configured, although");
         }
+        Independence::Unknown(_) if config.batching == Batching::Fixed => {}
         Independence::Refuted(reason) => {
             tracing::warn!(model = %key, reason, "rows are not independent; batching is off");
+            return (spec.without_rows(), 1);
+        }
+        // Rows of strangers that influence each other would be wrong without a sign of it.
+        Independence::Unknown(reason) => {
+            tracing::warn!(
+                model = %key,
+                reason,
+                "whether rows are independent could not be tried, so batching is off; \
+                 batching = \"fixed\" says that they are"
+            );
             return (spec.without_rows(), 1);
         }
     }
     if config.batching == Batching::Fixed {
         return (spec, config.max_batch_size);
     }
+    let (Ok(examples), Some(executor)) = (tried, executors.first_mut()) else {
+        return (spec, config.max_batch_size);
+    };
     let limit = config.max_batch_size;
     let curve = warmup::measure(executor.as_mut(), &spec, examples, limit, config.warmup);
     let best = warmup::best_rows(&curve, limit);
     tracing::debug!(model = %key, ?curve, best, "measured");
     (spec, best)
+}
+
+/// Runs every instance once. Returns the shapes that worked, or why none did.
+fn run_each<'a>(
+    spec: &ModelSpec,
+    executors: &mut [Box<dyn Executor>],
+    config: &'a ModelConfig,
+) -> Result<Examples<'a>, String> {
+    if config.warmup.is_zero() {
+        return Err("warmup_ms is 0".to_owned());
+    }
+    let mut tried = Err("there is no instance".to_owned());
+    for executor in executors {
+        let ran = warmup::run_once(executor.as_mut(), spec, &config.examples);
+        if ran.is_ok() || tried.is_err() {
+            tried = ran.map_err(|error| format!("made-up inputs do not run: {error}"));
+        }
+    }
+    tried
 }

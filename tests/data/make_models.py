@@ -161,6 +161,11 @@ def models():
             y = ReduceMean<axes = [1], keepdims = 0>(x)
         }""",
     )
+    # Six dynamic dimensions, and only one size of them runs: what is made up for it must stay small.
+    add(
+        "dynamic_six",
+        """(float[a,b,c,d,e,f] x) => (float[7] y) <int64[1] shape = {7}> { y = Reshape(x, shape) }""",
+    )
     # State with its rows on axis 1, and a scalar that all rows share:
     #   stateN[d,i,c] = state[d,i,c] + k * x[i,d]
     #   y[i,d]        = x[i,d] + sum over c of stateN[d,i,c]
@@ -194,6 +199,31 @@ def models():
         """(float[batch,4] x) => (float[batch,4] y) {
             mean = ReduceMean<axes = [0], keepdims = 1>(x)
             y = Sub(x, mean)
+        }""",
+    )
+    # The same a thousand times smaller: the influence is small, and so is everything else.
+    add(
+        "mixes_small",
+        """(float[batch,4] x) => (float[batch,4] y)
+        <float small = {0.001}>
+        {
+            mean = ReduceMean<axes = [0], keepdims = 1>(x)
+            rest = Sub(x, mean)
+            y = Mul(rest, small)
+        }""",
+    )
+    # A step of a graph network: each node gets its own value and those of its neighbours. An edge
+    # from node 1, which is easily made up, fails where there is a single node.
+    add(
+        "graph_step",
+        """(float[nodes,4] x, int64[2,edges] edges) => (float[nodes,4] y)
+        <int64 first = {0}, int64 second = {1}, int64[1] last = {1}>
+        {
+            from = Gather<axis = 0>(edges, first)
+            to = Gather<axis = 0>(edges, second)
+            sent = Gather<axis = 0>(x, from)
+            places = Unsqueeze(to, last)
+            y = ScatterND<reduction = "add">(x, places, sent)
         }""",
     )
     # Only rows whose first value is above -1 come out. Values from 0 to 1, which a test run would
@@ -445,6 +475,9 @@ def check_axes(check):
     check.fails("fixed_four", {"x": x[:3]}, "three rows")
     x = np.arange(64, dtype=np.float32).reshape(2, 4, 8)
     check.expect("dynamic_inner", {"x": x}, [x.mean(1)])
+    x = np.arange(7, dtype=np.float32)
+    check.expect("dynamic_six", {"x": x.reshape(1, 1, 1, 1, 1, 7)}, [x])
+    check.fails("dynamic_six", {"x": x[:6].reshape(1, 1, 1, 1, 2, 3)}, "six values")
     x, k = f32([1, 2], [3, 4], [5, 6], [7, 8]), np.array(2, np.float32)
     state = np.arange(24, dtype=np.float32).reshape(2, 4, 3)
     after = state + k * x.T[:, :, None]
@@ -457,6 +490,11 @@ def check_dependent_rows(check):
     check.expect("batch_sum", {"x": x}, [x.sum(0, keepdims=True)])
     check.expect("mixes_rows", {"x": x}, [x - x.mean(0, keepdims=True)])
     check.expect("value_rows", {"x": x}, [x])
+    small = (x - x.mean(0, keepdims=True)) * np.float32(0.001)
+    check.expect("mixes_small", {"x": x}, [small])
+    edges = i64([0, 1, 0], [1, 0, 0])
+    check.expect("graph_step", {"x": x, "edges": edges}, [x + f32([11, 22, 33, 44], x[0])])
+    check.fails("graph_step", {"x": x[:1], "edges": edges}, "no node 1")
     x = f32([1, 2, 3, 4], [-2, 0, 0, 0], [0, 1, 0, 1])
     check.expect("value_rows", {"x": x}, [x[[0, 2]]])
     check.expect("value_rows", {"x": x[1:2]}, [x[:0]])

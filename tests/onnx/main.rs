@@ -10,6 +10,7 @@ mod process;
 mod batch_equals_single;
 mod faults;
 mod files;
+mod independence;
 mod leaving;
 mod own_rows;
 mod providers;

@@ -103,6 +103,20 @@ impl<F: FnMut(Rows) -> Result<Rows, String> + Send> Executor for Scripted<F> {
     }
 }
 
+/// Runs nothing and keeps the shapes of the first input.
+struct Shapes(Vec<Vec<i64>>);
+
+impl Executor for Shapes {
+    fn stopper(&mut self) -> Arc<dyn Stop> {
+        Arc::new(NoStop)
+    }
+
+    fn run(&mut self, inputs: &[Joined<'_>]) -> Result<Run, ExecuteError> {
+        self.0.push(inputs[0].shape().dims().to_vec());
+        Err(ExecuteError::Input("never".to_owned()))
+    }
+}
+
 fn scripted<F: FnMut(Rows) -> Result<Rows, String>>(model: F) -> Scripted<F> {
     Scripted { model, seen: Vec::new() }
 }
@@ -159,6 +173,63 @@ fn rows_that_mix_are_refuted() {
         Ok(rows)
     };
     assert_eq!(refusal(second_only), "`y` of a row differs when another row runs beside it");
+}
+
+#[test]
+fn a_small_influence_on_small_values_is_refuted() {
+    let scaled = |scale: f32| {
+        move |rows: Rows| {
+            let others: f32 = rows.iter().flatten().sum();
+            let mixed = |row: &Vec<f32>| row.iter().map(|v| (v + others) * scale).collect();
+            Ok(rows.iter().map(mixed).collect())
+        }
+    };
+    for scale in [1.0, 1e-3, 1e-20] {
+        assert_eq!(refusal(scaled(scale)), "`y` of a row differs when another row runs beside it");
+    }
+    // A zero that rounding made of a larger sum is none.
+    let rounded = |mut rows: Rows| {
+        let noise = if rows.len() > 1 { 1e-6 } else { 0.0 };
+        for row in &mut rows {
+            row[0] = noise;
+        }
+        Ok(rows)
+    };
+    assert_eq!(independence(rounded), Independence::Shown);
+}
+
+#[test]
+fn an_infinity_is_close_to_itself_only() {
+    let overflows = |mut rows: Rows| {
+        let value = if rows.len() > 1 { f32::INFINITY } else { f32::MAX };
+        for row in &mut rows {
+            row[0] = value;
+        }
+        Ok(rows)
+    };
+    assert_eq!(refusal(overflows), "`y` of a row differs when another row runs beside it");
+    let infinite = |mut rows: Rows| {
+        for row in &mut rows {
+            row[0] = f32::NEG_INFINITY;
+        }
+        Ok(rows)
+    };
+    assert_eq!(independence(infinite), Independence::Shown);
+}
+
+#[test]
+fn nothing_larger_than_memory_is_made_up() {
+    let mut spec = spec();
+    spec.inputs[0].dims = vec![Dim::Dynamic(None); 7];
+    // Eight to the sixth, and no more.
+    let mut executor = Shapes(Vec::new());
+    let error = run_once(&mut executor, &spec, &NONE_GIVEN).unwrap_err();
+    assert_eq!(error.to_string(), "inputs of that size are not made up");
+    assert_eq!(executor.0, [[1, 8, 8, 8, 8, 8, 8]]);
+    for dtype in DataType::ALL {
+        let shape = Shape::new(vec![1 << 20, 1 << 20]).unwrap();
+        assert_eq!(made_up(dtype, shape, 1), None, "{dtype}");
+    }
 }
 
 #[test]
