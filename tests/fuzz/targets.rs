@@ -1,53 +1,200 @@
-// Bodies of the fuzz targets: each takes any bytes and must neither panic nor take long.
+// Bodies of the fuzz targets: each takes any bytes, and must neither panic nor take long.
+
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use onnxd::config::{Config, ModelConfig, read_file};
+use onnxd::config::{Config, ModelConfig, RequestLimits, read_file};
 use onnxd::grpc::{codec, deadline, wire};
 use onnxd::model::{Dim, ModelSpec, TensorSpec};
-use onnxd::pb::ModelInferRequest;
-use onnxd::request::{InferResponse, validate};
-use onnxd::tensor::DataType;
+use onnxd::pb::model_infer_request::InferInputTensor;
+use onnxd::pb::{ModelInferRequest, ModelInferResponse};
+use onnxd::request::{InferResponse, ValidRequest, validate};
+use onnxd::tensor::rows::{Joined, split};
+use onnxd::tensor::{DataType, Shape, Tensor};
 use prost::Message;
+use tokio::time::Instant;
 
-/// A signature that a mutated request can meet by chance: every kind of dimension and input.
-fn spec() -> ModelSpec {
-    let rows = || Dim::Dynamic(Some("batch".into()));
-    let tensor = |name: &str, dtype, dims, batch_axis| TensorSpec {
-        name: name.into(),
-        dtype,
-        dims,
-        batch_axis,
-    };
-    ModelSpec {
-        inputs: vec![
-            tensor("x", DataType::Fp32, vec![rows(), Dim::Dynamic(None)], Some(0)),
-            tensor("s", DataType::Bytes, vec![rows()], Some(0)),
-            tensor("k", DataType::Int64, vec![], None),
-        ],
-        outputs: vec![tensor("y", DataType::Fp32, vec![rows()], Some(0))],
-    }
+/// Most rows of a request.
+const MAX_ROWS: usize = 8;
+
+fn tensor(name: &str, dtype: DataType, dims: Vec<Dim>, batch_axis: Option<usize>) -> TensorSpec {
+    TensorSpec { name: name.into(), dtype, dims, batch_axis }
 }
 
-/// A message: bounded, decoded, taken apart, held against a signature, echoed.
+/// Signatures that a mutated request can meet by chance: every kind of dimension and input, rows
+/// on another axis, no rows at all.
+fn specs() -> [ModelSpec; 3] {
+    let rows = || Dim::Dynamic(Some("batch".into()));
+    let size = || Dim::Dynamic(Some("n".into()));
+    let any = || Dim::Dynamic(None);
+    let outputs = |axis| vec![tensor("y", DataType::Fp32, vec![rows()], axis)];
+    [
+        ModelSpec {
+            inputs: vec![
+                tensor("x", DataType::Fp32, vec![rows(), any()], Some(0)),
+                tensor("s", DataType::Bytes, vec![rows()], Some(0)),
+                tensor("k", DataType::Int64, vec![], None),
+            ],
+            outputs: outputs(Some(0)),
+        },
+        ModelSpec {
+            inputs: vec![
+                tensor("x", DataType::Fp16, vec![Dim::Fixed(2), rows(), size()], Some(1)),
+                tensor("s", DataType::Bytes, vec![size(), rows(), any()], Some(1)),
+                tensor("k", DataType::Bytes, vec![any()], None),
+            ],
+            outputs: outputs(Some(0)),
+        },
+        ModelSpec {
+            inputs: vec![tensor("x", DataType::Bool, vec![Dim::Fixed(2), any()], None)],
+            outputs: outputs(None),
+        },
+    ]
+}
+
+/// A message: bounded, decoded, taken apart, held against signatures, joined and cut, echoed.
 pub(crate) fn decode(data: &[u8]) {
-    if wire::check(data).is_err() {
+    let bounded = wire::check(data);
+    if bounded.is_err() {
         return;
     }
     let Ok(message) = ModelInferRequest::decode(Bytes::copy_from_slice(data)) else { return };
+    assert_bounds(&message);
     let Ok((request, form)) = codec::decode(message) else { return };
-    let tensors: Vec<_> = request.inputs.iter().map(|input| input.tensor.clone()).collect();
-    if let Ok(valid) = validate(request, &spec(), 8) {
-        assert!((1..=8).contains(&valid.rows()));
-        assert_eq!(valid.inputs().len(), 3);
+    for spec in specs() {
+        if let Ok(valid) = validate(request.clone(), &spec, MAX_ROWS) {
+            assert_valid(&valid, &spec);
+        }
     }
+    let [spec, _, _] = specs();
+    let tensors: Vec<_> = request.inputs.into_iter().map(|input| input.tensor).collect();
     let response = InferResponse {
-        outputs: tensors.into_iter().enumerate().collect(),
-        started_at: tokio::time::Instant::now(),
+        outputs: tensors.iter().cloned().enumerate().collect(),
+        started_at: Instant::now(),
         batch_rows: 1,
     };
-    let count = response.outputs.len();
-    let echoed = codec::encode(response, &spec(), form);
-    assert_eq!(echoed.outputs.len(), count);
+    let echoed = codec::encode(response, &spec, form);
+    assert_eq!(echoed.outputs.len(), tensors.len());
+    let again = codec::decode(as_request(echoed)).map(|(request, _)| request.inputs);
+    let again: Vec<_> = again.unwrap_or_default().into_iter().map(|input| input.tensor).collect();
+    assert_eq!(again.len(), tensors.len(), "what is sent can be read");
+    for (one, other) in again.iter().zip(&tensors) {
+        assert_eq!((one.dtype(), one.shape()), (other.dtype(), other.shape()));
+        assert!(one.data() == other.data(), "bit for bit");
+    }
+}
+
+/// Which of the signatures a message fits.
+pub(crate) fn fitting(data: &[u8]) -> [bool; 3] {
+    let request = ModelInferRequest::decode(data).ok().and_then(|it| codec::decode(it).ok());
+    let Some((request, _)) = request else { return [false; 3] };
+    specs().map(|spec| validate(request.clone(), &spec, MAX_ROWS).is_ok())
+}
+
+/// The walk over the tags has seen whatever the decoder made of them.
+fn assert_bounds(message: &ModelInferRequest) {
+    let tensors = [message.inputs.len(), message.outputs.len(), message.raw_input_contents.len()];
+    assert!(tensors.iter().all(|count| *count <= wire::MAX_TENSORS));
+    assert!(message.parameters.len() <= wire::MAX_PARAMETERS);
+    let mut strings = 0;
+    for input in &message.inputs {
+        assert!(input.shape.len() <= wire::MAX_DIMS);
+        assert!(input.parameters.len() <= wire::MAX_PARAMETERS);
+        strings += input.contents.as_ref().map_or(0, |contents| contents.bytes_contents.len());
+    }
+    assert!(strings <= wire::MAX_TYPED_STRINGS);
+    let mut outputs = message.outputs.iter();
+    assert!(outputs.all(|output| output.parameters.len() <= wire::MAX_PARAMETERS));
+}
+
+/// A request that fits keeps its rows apart when it is joined with itself.
+fn assert_valid(valid: &ValidRequest, spec: &ModelSpec) {
+    assert!((1..=MAX_ROWS).contains(&valid.rows()));
+    assert_eq!(valid.inputs().len(), spec.inputs.len());
+    assert_eq!(valid.byte_size(), valid.inputs().iter().map(Tensor::byte_size).sum::<usize>());
+    assert!(spec.has_rows() || valid.batch_key().is_none());
+    if valid.batch_key().is_none() {
+        return;
+    }
+    for (input, declared) in valid.inputs().iter().zip(&spec.inputs) {
+        let Ok(joined) = Joined::new(vec![input; 2], declared.batch_axis) else {
+            unreachable!("requests of one key can be joined")
+        };
+        let Some(axis) = declared.batch_axis else {
+            assert_eq!(joined.shape(), input.shape());
+            continue;
+        };
+        let parts = split(&whole(&joined), axis, &[valid.rows(); 2]).unwrap_or_default();
+        assert!(parts.len() == 2 && parts.iter().all(|part| part.data() == input.data()));
+    }
+}
+
+/// The tensor that an executor would see.
+fn whole(joined: &Joined<'_>) -> Tensor {
+    let shape = Shape::new(joined.shape().dims().to_vec());
+    let tensor = shape.map(|shape| {
+        if joined.dtype() == DataType::Bytes {
+            let elements = joined.string_elements().into_iter().cloned().collect();
+            return Tensor::strings(shape, elements);
+        }
+        let mut bytes = vec![0; joined.byte_len()];
+        joined.copy_to(&mut bytes);
+        Tensor::dense(joined.dtype(), shape, bytes.into())
+    });
+    let Ok(Ok(tensor)) = tensor else { unreachable!("joined parts make a tensor") };
+    tensor
+}
+
+/// An answer as somebody's next request.
+fn as_request(answer: ModelInferResponse) -> ModelInferRequest {
+    let inputs = answer.outputs.into_iter().map(|output| InferInputTensor {
+        name: output.name,
+        datatype: output.datatype,
+        shape: output.shape,
+        contents: output.contents,
+        ..InferInputTensor::default()
+    });
+    ModelInferRequest {
+        inputs: inputs.collect(),
+        raw_input_contents: answer.raw_output_contents,
+        ..ModelInferRequest::default()
+    }
+}
+
+/// The raw form of BYTES: two bytes with the number of elements, then the contents.
+pub(crate) fn strings(data: &[u8]) {
+    let Some((count, raw)) = data.split_first_chunk::<2>() else { return };
+    let count = u16::from_le_bytes(*count);
+    let raw = Bytes::copy_from_slice(raw);
+    let input = InferInputTensor {
+        name: "s".to_owned(),
+        datatype: "BYTES".to_owned(),
+        shape: vec![count.into()],
+        ..InferInputTensor::default()
+    };
+    let message = ModelInferRequest {
+        inputs: vec![input],
+        raw_input_contents: vec![raw.clone()],
+        ..ModelInferRequest::default()
+    };
+    let Ok((request, form)) = codec::decode(message) else { return };
+    let tensor = request.inputs[0].tensor.clone();
+    assert_eq!(tensor.string_elements().len(), usize::from(count));
+    let octets: usize = tensor.string_elements().iter().map(Bytes::len).sum();
+    assert_eq!(octets + 4 * usize::from(count), raw.len());
+    let [spec, _, _] = specs();
+    let response =
+        InferResponse { outputs: vec![(0, tensor)], started_at: Instant::now(), batch_rows: 1 };
+    assert_eq!(codec::encode(response, &spec, form).raw_output_contents, [raw]);
+}
+
+/// The defaults.
+fn settings() -> &'static Config {
+    static SETTINGS: LazyLock<Config> = LazyLock::new(|| {
+        let Ok(config) = Config::resolve(|_| None) else { unreachable!("defaults resolve") };
+        config
+    });
+    &SETTINGS
 }
 
 /// A `grpc-timeout` header.
@@ -55,19 +202,31 @@ pub(crate) fn grpc_timeout(data: &[u8]) {
     let Ok(value) = tonic::metadata::AsciiMetadataValue::try_from(data) else { return };
     let mut metadata = tonic::metadata::MetadataMap::new();
     metadata.insert("grpc-timeout", value);
-    if let Ok(timeout) = deadline::header(&metadata) {
+    let asked = deadline::header(&metadata);
+    if let Ok(timeout) = &asked {
         assert!(timeout.is_some());
         assert!((2..=9).contains(&data.len()));
+    }
+    let limits: &RequestLimits = &settings().requests;
+    let now = Instant::now();
+    match deadline::from_metadata(now, &metadata, limits) {
+        Ok(deadline) => assert!(deadline.remaining(now) <= limits.max_timeout),
+        Err(_) => assert!(asked.is_err()),
     }
 }
 
 /// A `model.toml`.
 pub(crate) fn model_toml(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let Ok(config) = Config::resolve(|_| None) else { return };
-    if let Ok(model) = ModelConfig::parse(text, &config.model) {
-        assert!(model.max_batch_size >= 1 && model.instances >= 1);
-        assert!(!model.providers.is_empty());
+    match ModelConfig::parse(text, &settings().model) {
+        Ok(model) => {
+            assert!(model.max_batch_size >= 1 && model.instances >= 1);
+            assert!(model.max_queue_jobs >= 1);
+            assert!(!model.providers.is_empty() && !model.device_ids.is_empty());
+            assert!(model.device_ids.iter().all(|id| *id >= 0));
+            assert!(model.examples.values().flatten().all(|size| *size > 0));
+        }
+        Err(errors) => assert!(!errors.to_string().is_empty(), "a mistake has words"),
     }
 }
 

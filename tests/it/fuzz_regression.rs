@@ -54,6 +54,25 @@ fn messages() {
     replay("decode", targets::decode);
 }
 
+/// Otherwise nothing but refusals would be tried.
+#[test]
+fn every_signature_is_met() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/decode");
+    let mut met = [false; 3];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let fits = targets::fitting(&std::fs::read(entry.unwrap().path()).unwrap());
+        for (met, fits) in met.iter_mut().zip(fits) {
+            *met |= fits;
+        }
+    }
+    assert_eq!(met, [true; 3]);
+}
+
+#[test]
+fn strings() {
+    replay("strings", targets::strings);
+}
+
 #[test]
 fn timeouts() {
     replay("grpc_timeout", targets::grpc_timeout);
