@@ -96,9 +96,9 @@ impl Bench {
 
     /// Occupies the only instance, so that what is submitted next meets in one batch once the plug
     /// is released.
-    fn plug(&self, hold: &Hold) -> Ticket {
+    async fn plug(&self, hold: &Hold) -> Ticket {
         let plug = self.submit(&[0]);
-        assert_eq!(hold.entered(), 1);
+        assert_eq!(hold.entered().await, 1);
         plug
     }
 
@@ -163,7 +163,7 @@ async fn numbers(ticket: Ticket) -> Vec<i64> {
 #[tokio::test]
 async fn draining_answers_what_waits_and_ends_the_threads() {
     let (bench, hold) = Bench::held(2);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let tickets = [[1], [2], [3]].map(|rows| bench.submit(&rows));
     bench.batcher.drain();
     drop(hold);
@@ -178,12 +178,12 @@ async fn draining_answers_what_waits_and_ends_the_threads() {
 #[tokio::test]
 async fn riders_that_left_are_not_run() {
     let (bench, hold) = Bench::held(8);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let [gone, alive] = [[1, 1], [2, 2]].map(|rows| bench.submit(&rows));
     drop(gone);
     hold.release();
     assert_eq!(numbers(plug).await, [0]);
-    assert_eq!(hold.entered(), 2, "only the rows of the one that stayed");
+    assert_eq!(hold.entered().await, 2, "only the rows of the one that stayed");
     hold.release();
     assert_eq!(numbers(alive).await, [2, 2]);
     bench.finish().await;
@@ -230,12 +230,12 @@ fn riders_that_left_or_expired_after_the_cut_are_not_run() {
 #[tokio::test]
 async fn a_run_that_everybody_left_is_stopped_and_the_next_is_not() {
     let (bench, hold) = Bench::held(8);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let next = bench.submit(&[1]);
     drop(plug);
     assert_eq!(bench.script.stops(), 1);
     hold.release();
-    assert_eq!(hold.entered(), 1);
+    assert_eq!(hold.entered().await, 1);
     hold.release();
     assert_eq!(numbers(next).await, [1]);
     assert_eq!(bench.counter("stopped_runs", ""), 1);
@@ -246,7 +246,7 @@ async fn a_run_that_everybody_left_is_stopped_and_the_next_is_not() {
 #[tokio::test]
 async fn statistics_count_rows_runs_requests_and_sizes() {
     let (bench, hold) = Bench::held(8);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let tickets = [vec![1, 2], vec![3], vec![4, 5, 6], vec![7, 8, 9]];
     let tickets = tickets.map(|rows| bench.submit(&rows));
     drop(hold);

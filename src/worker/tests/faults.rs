@@ -14,7 +14,7 @@ fn is_failed(error: &PredictError) -> bool {
 /// Seven neighbours and one guilty request in the middle of a batch of eight.
 async fn one_of_eight(marker: i64, is_right: fn(&PredictError) -> bool) {
     let (bench, hold) = Bench::held(64);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let tickets: Vec<_> =
         (1..=8).map(|number| bench.submit(&[if number == 4 { marker } else { number }])).collect();
     drop(hold);
@@ -48,7 +48,7 @@ async fn a_runtime_fault_fails_its_request_alone() {
 #[tokio::test]
 async fn several_guilty_requests_are_all_found() {
     let (bench, hold) = Bench::held(64);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let rows = [&[1][..], &[WRONG_INPUT], &[3, 3], &[4, RUNTIME_FAULT], &[5]];
     let tickets = rows.map(|rows| bench.submit(rows));
     drop(hold);
@@ -68,20 +68,20 @@ async fn without_budget_a_fault_is_shared() {
     // Two guilty requests in a batch cost a split and give no run that succeeds. A burst of 14
     // splits is allowed; one that succeeds earns a tenth, which is not enough for another.
     for round in 0..15 {
-        let plug = bench.plug(&hold);
+        let plug = bench.plug(&hold).await;
         let guilty = [[RUNTIME_FAULT], [RUNTIME_FAULT]].map(|rows| bench.submit(&rows));
         hold.release();
         numbers(plug).await;
         let runs = if round < 14 { &[2, 1, 1][..] } else { &[2] };
         for rows in runs {
-            assert_eq!(hold.entered(), *rows, "round {round}");
+            assert_eq!(hold.entered().await, *rows, "round {round}");
             hold.release();
         }
         for ticket in guilty {
             assert!(is_failed(&answer(ticket).await.unwrap_err()));
         }
     }
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let [guilty, innocent] = [[WRONG_INPUT], [1]].map(|rows| bench.submit(&rows));
     drop(hold);
     numbers(plug).await;
@@ -94,12 +94,12 @@ async fn without_budget_a_fault_is_shared() {
 #[tokio::test]
 async fn halves_are_not_run_for_callers_that_left() {
     let (bench, hold) = Bench::held(64);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let rows = [[1], [2], [WRONG_INPUT], [4]];
     let [one, two, guilty, four] = rows.map(|rows| bench.submit(&rows));
     hold.release();
     numbers(plug).await;
-    assert_eq!(hold.entered(), 4);
+    assert_eq!(hold.entered().await, 4);
     drop((one, two));
     drop(hold);
     assert!(is_invalid(&answer(guilty).await.unwrap_err()));
@@ -111,11 +111,11 @@ async fn halves_are_not_run_for_callers_that_left() {
 #[tokio::test]
 async fn a_panic_loses_its_riders_only_and_the_executor_is_built_anew() {
     let (bench, hold) = Bench::held(8);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let lost = [[1], [PANIC]].map(|rows| bench.submit(&rows));
     hold.release();
     numbers(plug).await;
-    assert_eq!(hold.entered(), 2);
+    assert_eq!(hold.entered().await, 2);
     let next = bench.submit(&[7]);
     drop(hold);
     for ticket in lost {
@@ -164,7 +164,7 @@ async fn an_instance_that_cannot_be_built_leaves_the_queue_to_the_others() {
     script.builds.lock().unwrap().extend([Build::Fails; 100]);
     let bench = Bench::start(script, 2, 1);
     let plug = bench.submit(&[1]);
-    assert_eq!(hold.entered(), 1);
+    assert_eq!(hold.entered().await, 1);
     let lost = bench.submit(&[PANIC]);
     assert_eq!(answer(lost).await.unwrap_err(), PredictError::WorkerLost);
     // One instance runs the plug, the other is broken.

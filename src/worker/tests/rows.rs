@@ -65,7 +65,7 @@ async fn each_of_many_riders_gets_exactly_its_own_rows() {
 #[tokio::test]
 async fn wanted_outputs_differ_between_riders() {
     let (bench, hold) = Bench::held(8);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let named = |outputs: &[&str], value| {
         let tensor = tensor(&[value], Shape::new(vec![1, 1]).unwrap());
         let inputs = vec![NamedTensor { name: "x".into(), tensor }];
@@ -91,7 +91,7 @@ async fn outputs_that_do_not_split_end_batching_and_every_rider_is_answered() {
     let (script, hold) = Script::held();
     script.loses_rows.store(true, Ordering::SeqCst);
     let bench = Bench::start(script, 1, 8);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let tickets = [[1], [2], [3]].map(|rows| bench.submit(&rows));
     drop(hold);
     numbers(plug).await;
@@ -114,11 +114,11 @@ async fn riders_that_left_are_not_run_again_alone() {
     let (script, hold) = Script::held();
     script.loses_rows.store(true, Ordering::SeqCst);
     let bench = Bench::start(script, 1, 8);
-    let plug = bench.plug(&hold);
+    let plug = bench.plug(&hold).await;
     let [one, two, three] = [[1], [2], [3]].map(|rows| bench.submit(&rows));
     hold.release();
     numbers(plug).await;
-    assert_eq!(hold.entered(), 3);
+    assert_eq!(hold.entered().await, 3);
     drop(two);
     drop(hold);
     assert_eq!(numbers(one).await, [1]);

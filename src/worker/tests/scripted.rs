@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use bytes::Bytes;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use super::super::{Executor, MakeExecutor, Run};
@@ -48,20 +49,23 @@ pub(super) enum Build {
 
 /// Where runs wait.
 struct Gate {
-    entered: mpsc::Sender<usize>,
+    entered: UnboundedSender<usize>,
     go: Mutex<mpsc::Receiver<()>>,
 }
 
 /// The test's side of a gate. Dropping it lets everything pass from then on.
 pub(super) struct Hold {
-    entered: mpsc::Receiver<usize>,
+    entered: tokio::sync::Mutex<UnboundedReceiver<usize>>,
     go: mpsc::Sender<()>,
 }
 
 impl Hold {
-    /// Waits until a run begins; its rows.
-    pub(super) fn entered(&self) -> usize {
-        self.entered.recv_timeout(PATIENCE).expect("a run begins in time")
+    /// Waits until a run begins; its rows. The test's thread must stay free meanwhile: a worker is
+    /// woken by a task.
+    pub(super) async fn entered(&self) -> usize {
+        let mut entered = self.entered.lock().await;
+        let begun = tokio::time::timeout(PATIENCE, entered.recv()).await;
+        begun.expect("a run begins in time").expect("the script is there")
     }
 
     /// Lets one run pass.
@@ -72,10 +76,10 @@ impl Hold {
 
 impl Script {
     pub(super) fn held() -> (Self, Hold) {
-        let (enter, entered) = mpsc::channel();
+        let (enter, entered) = unbounded_channel();
         let (go, gone) = mpsc::channel();
         let gate = Gate { entered: enter, go: Mutex::new(gone) };
-        (Self { gate: Some(gate), ..Self::default() }, Hold { entered, go })
+        (Self { gate: Some(gate), ..Self::default() }, Hold { entered: entered.into(), go })
     }
 
     pub(super) fn runs(&self) -> Vec<usize> {
