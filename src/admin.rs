@@ -7,6 +7,9 @@
 //! | `/readyz` | 200 when requests can be served, else 503; lists what is not ready and why |
 //! | `/version` | version of the server |
 //!
+//! Beside these it has the protocol's descriptions and, where switched on, repository control over
+//! gRPC, which whoever puts the server together hands in.
+//!
 //! Not for callers: it listens on its own address and answers no prediction.
 
 use std::fmt;
@@ -19,16 +22,17 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::repository::{Repository, State};
+use crate::repository::Repository;
 
 /// Content type of the metrics. Source: OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves `listener` until `stop` is done and open requests have ended.
+/// Serves `listener` until `stop` is done and open requests have ended. `control` is the gRPC part.
 pub async fn serve<E>(
     listener: TcpListener,
     repository: Arc<Repository>,
     encode: E,
+    control: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) where
     E: Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
@@ -37,7 +41,8 @@ pub async fn serve<E>(
         .route("/metrics", get(move || async move { metrics(encode()) }))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readiness(&repository) }))
-        .route("/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }));
+        .route("/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }))
+        .merge(control);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
         tracing::error!(%error, "the admin port could not be served");
     }
@@ -56,11 +61,7 @@ fn readiness(repository: &Repository) -> (StatusCode, Json<Value>) {
         .index()
         .into_iter()
         .map(|entry| {
-            let (state, reason) = match entry.state {
-                State::Ready(_) => ("READY", String::new()),
-                State::Loading => ("LOADING", String::new()),
-                State::Failed(reason) => ("UNAVAILABLE", reason),
-            };
+            let (state, reason) = entry.state.describe();
             json!({
                 "name": entry.key.name.as_str(),
                 "version": entry.key.version.number(),

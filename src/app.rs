@@ -12,14 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, ControlMode};
 use crate::grpc::GrpcServer;
 use crate::grpc::calls::OpenCalls;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
+use crate::repository::control::{self, ModelControl};
 use crate::repository::{Repository, RepositoryError, State};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::ModelLoader;
@@ -173,15 +174,20 @@ impl App {
             http: self.http_addr().map_err(|error| internal(&error))?,
             admin: self.admin_addr().map_err(|error| internal(&error))?,
         };
-        let loading = self.start_loading()?;
+        let (repository, mode) = (Arc::clone(&self.repository), self.config.model_control.clone());
+        // Where control is not switched on, the handle is kept all the same: the thread that polls
+        // ends with it.
+        let (control, loading) = control::start(repository, self.models.clone(), mode)
+            .map_err(|error| internal(&error))?;
         let stop = watch::Sender::new(false);
         let (data, operator) = (JoinSet::new(), JoinSet::new());
         let (stop_operator, open_calls) = (watch::Sender::new(false), OpenCalls::default());
         let mut ports = Ports { data, operator, stop_operator, open_calls };
-        ports.start(self.listeners, &self.config, &self.repository, &stop, {
-            let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
-            move || metrics.encode(&budget)
-        });
+        let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+        let encode: Encode = Arc::new(move || metrics.encode(&budget));
+        ports
+            .start(self.listeners, &self.config, &self.repository, &stop, (&control, encode))
+            .map_err(|error| internal(&error))?;
         tokio::pin!(shutdown);
         let loaded = tokio::select! {
             biased;
@@ -198,18 +204,10 @@ impl App {
         }
         Ok(drain(&self.repository, ports, &stop, &self.config, &self.budget).await)
     }
-
-    /// Loads on a thread of its own; the receiver gets the outcome.
-    fn start_loading(&self) -> Result<oneshot::Receiver<Result<(), RepositoryError>>, StartError> {
-        let (done, loading) = oneshot::channel();
-        let (repository, models) = (Arc::clone(&self.repository), self.models.clone());
-        std::thread::Builder::new()
-            .name("loader".to_owned())
-            .spawn(move || drop(done.send(repository.load_all(&models))))
-            .map_err(|error| StartError::Internal(error.to_string()))?;
-        Ok(loading)
-    }
 }
+
+/// Writes all metrics as text.
+type Encode = Arc<dyn Fn() -> Result<String, fmt::Error> + Send + Sync>;
 
 /// Tasks of the three ports.
 struct Ports {
@@ -228,8 +226,8 @@ impl Ports {
         config: &Config,
         repository: &Arc<Repository>,
         stop: &watch::Sender<bool>,
-        encode: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
-    ) {
+        (control, encode): (&ModelControl, Encode),
+    ) -> Result<(), tonic_reflection::server::Error> {
         let grpc = GrpcServer {
             repository: Arc::clone(repository),
             requests: config.requests,
@@ -238,6 +236,8 @@ impl Ports {
             open_calls: self.open_calls.clone(),
             stopping: stop.subscribe(),
         };
+        let is_explicit = matches!(config.model_control, ControlMode::Explicit { .. });
+        let operator = grpc.operator(is_explicit.then(|| control.clone()))?;
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
             if let Err(error) = grpc.serve(listeners.grpc, stopped).await {
@@ -248,7 +248,14 @@ impl Ports {
         self.data.spawn(http::serve(listeners.http, Arc::clone(repository), stopped));
         let stopped = raised(self.stop_operator.subscribe());
         let repository = Arc::clone(repository);
-        self.operator.spawn(admin::serve(listeners.admin, repository, encode, stopped));
+        self.operator.spawn(admin::serve(
+            listeners.admin,
+            repository,
+            move || encode(),
+            operator,
+            stopped,
+        ));
+        Ok(())
     }
 }
 
@@ -260,7 +267,7 @@ async fn raised(mut flag: watch::Receiver<bool>) {
 fn refuse_failed(repository: &Repository) -> Result<(), StartError> {
     let reason = |entry: &crate::repository::IndexEntry| match &entry.state {
         State::Failed(reason) => Some(format!("{}: {reason}", entry.key)),
-        State::Loading | State::Ready(_) => None,
+        _ => None,
     };
     let failed: Vec<String> = repository.index().iter().filter_map(reason).collect();
     if failed.is_empty() { Ok(()) } else { Err(StartError::Models(failed.join("; "))) }

@@ -25,6 +25,8 @@ pub struct Config {
     pub http_addr: SocketAddr,
     /// Metrics and probes.
     pub admin_addr: SocketAddr,
+    /// What is loaded, and when.
+    pub model_control: ControlMode,
     /// Refuse to start if any model cannot be loaded.
     pub strict: bool,
     /// Serve gRPC reflection.
@@ -49,6 +51,23 @@ pub struct Config {
     pub drain_grace: Duration,
     /// Defaults of each model.
     pub model: ModelConfig,
+}
+
+/// What is loaded, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlMode {
+    /// Every model at start, and nothing later.
+    None,
+    /// What the operator names, at start and later over the admin port.
+    Explicit {
+        /// Models to load at start; `*` is all of them.
+        load: Vec<String>,
+    },
+    /// What is on disk, looked at again and again.
+    Poll {
+        /// Time between two looks.
+        every: Duration,
+    },
 }
 
 /// Limits on requests.
@@ -263,6 +282,7 @@ impl Reader<'_> {
         let grpc_addr = self.value("grpc_addr", values::address);
         let http_addr = self.value("http_addr", values::address);
         let admin_addr = self.value("admin_addr", values::address);
+        let model_control = self.model_control();
         let strict = self.value("strict", values::boolean);
         let reflection = self.value("reflection", values::boolean);
         let telemetry = self.value("telemetry", values::boolean);
@@ -277,6 +297,7 @@ impl Reader<'_> {
             grpc_addr: grpc_addr?,
             http_addr: http_addr?,
             admin_addr: admin_addr?,
+            model_control: model_control?,
             strict: strict?,
             reflection: reflection?,
             runtime_library: (!library.is_empty()).then(|| library.into()),
@@ -294,6 +315,33 @@ impl Reader<'_> {
             drain_grace: drain_grace?,
             model,
         })
+    }
+
+    fn model_control(&mut self) -> Option<ControlMode> {
+        let every = self.value("poll_ms", |text| {
+            let every = values::millis(text)?;
+            if every.is_zero() { Err("expected at least 1".to_owned()) } else { Ok(every) }
+        })?;
+        let (names, origin) = (self.text)("load_models");
+        let load: Vec<String> = names
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(Into::into)
+            .collect();
+        let is_named = !load.is_empty();
+        let explicit = ControlMode::Explicit { load };
+        let modes = [
+            ("none", ControlMode::None),
+            ("explicit", explicit),
+            ("poll", ControlMode::Poll { every }),
+        ];
+        let mode = self.value("model_control", |text| values::choice(text, &modes))?;
+        if is_named && !matches!(mode, ControlMode::Explicit { .. }) {
+            let problem = "has a meaning only where model_control is explicit".to_owned();
+            self.errors.push(&named("load_models", origin), problem);
+        }
+        Some(mode)
     }
 
     fn requests(&mut self) -> Option<RequestLimits> {

@@ -21,11 +21,13 @@ use crate::pb;
 use crate::pb::server::grpc_inference_service_server::{
     GrpcInferenceService, GrpcInferenceServiceServer,
 };
-use crate::repository::{Repository, ServedModel, State};
+use crate::repository::control::ModelControl;
+use crate::repository::{Repository, ServedModel};
 
 pub mod calls;
 pub mod codec;
 mod connection;
+mod control;
 pub mod deadline;
 pub mod health;
 pub mod inference;
@@ -37,6 +39,7 @@ mod typed;
 pub mod wire;
 
 use calls::OpenCalls;
+use control::Audience;
 use inference::{Inference, parse_version};
 use status::status;
 
@@ -81,6 +84,7 @@ impl GrpcServer {
             inference: Inference::new(Arc::clone(&self.repository), self.requests),
             repository: Arc::clone(&self.repository),
             stopping: self.stopping.clone(),
+            audience: Audience::Callers,
         };
         let inference = GrpcInferenceServiceServer::new(service)
             .max_decoding_message_size(self.requests.max_message_bytes)
@@ -90,16 +94,41 @@ impl GrpcServer {
         let health = tonic_health::pb::health_server::HealthServer::new(health);
         let mut routes = Routes::new(inference).add_service(health);
         if self.reflection {
-            let builder = || {
-                tonic_reflection::server::Builder::configure()
-                    .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
-                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            };
-            routes = routes.add_service(builder().build_v1()?);
-            routes = routes.add_service(builder().build_v1alpha()?);
+            routes = routes.add_service(descriptors().build_v1()?);
+            routes = routes.add_service(descriptors().build_v1alpha()?);
         }
         Ok(routes)
     }
+
+    /// The part of the service that the operator's port has: descriptions, and models loaded and
+    /// unloaded with `control`.
+    ///
+    /// # Errors
+    /// A descriptor set that reflection cannot read, which is a fault of the build.
+    pub fn operator(
+        &self,
+        control: Option<ModelControl>,
+    ) -> Result<axum::Router, tonic_reflection::server::Error> {
+        let service = InferenceService {
+            inference: Inference::new(Arc::clone(&self.repository), self.requests),
+            repository: Arc::clone(&self.repository),
+            stopping: self.stopping.clone(),
+            audience: Audience::Operator(control),
+        };
+        let mut routes = Routes::new(GrpcInferenceServiceServer::new(service));
+        if self.reflection {
+            routes = routes.add_service(descriptors().build_v1()?);
+            routes = routes.add_service(descriptors().build_v1alpha()?);
+        }
+        // Without the framework's answer to unknown paths, which would hide "404".
+        Ok(routes.into_axum_router().reset_fallback())
+    }
+}
+
+fn descriptors() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// In a response without a body the status is a header.
@@ -128,6 +157,7 @@ struct InferenceService {
     inference: Inference,
     repository: Arc<Repository>,
     stopping: watch::Receiver<bool>,
+    audience: Audience,
 }
 
 impl InferenceService {
@@ -146,7 +176,6 @@ fn not_served<T>(reason: &'static str) -> Result<Response<T>, Status> {
 
 const NO_SHARED_MEMORY: &str = "shared memory with clients is not served: a region that a client \
      names is memory that it does not own; a Unix socket serves callers on the same host";
-const ADMIN_PORT: &str = "repository control is not served on the data port";
 const OPERATORS: &str = "log and trace settings belong to the operator, not to callers";
 
 #[tonic::async_trait]
@@ -201,6 +230,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
+        self.audience.may_predict()?;
         let now = Instant::now();
         let limits = self.inference.limits();
         let deadline = deadline::from_metadata(now, request.metadata(), limits)
@@ -214,6 +244,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<Streaming<pb::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        self.audience.may_predict()?;
         let now = Instant::now();
         let asked = deadline::header(request.metadata())
             .map_err(|error| status(&error.into(), ""))?
@@ -238,11 +269,8 @@ impl GrpcInferenceService for InferenceService {
         let pb::ModelStatisticsRequest { name, version } = request.into_inner();
         let model_stats = if name.is_empty() {
             let all = self.repository.index();
-            let ready = all.iter().filter_map(|entry| match &entry.state {
-                State::Ready(served) => Some(model::statistics(served)),
-                State::Loading | State::Failed(_) => None,
-            });
-            ready.collect()
+            let served = all.iter().filter_map(|entry| entry.state.served());
+            served.map(|served| model::statistics(served)).collect()
         } else if version.is_empty() {
             // Resolved too, so that an unknown model is an error and not an empty list.
             self.resolve(&name, "")?;
@@ -258,22 +286,28 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
-        let models = model::index(&self.repository, request.get_ref().ready);
+        let ready_only = request.get_ref().ready;
+        let with_reasons = self.audience.sees_reasons();
+        let models = model::index(&self.repository, ready_only, with_reasons);
         Ok(Response::new(pb::RepositoryIndexResponse { models }))
     }
 
     async fn repository_model_load(
         &self,
-        _request: Request<pb::RepositoryModelLoadRequest>,
+        request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
-        not_served(ADMIN_PORT)
+        let request = request.into_inner();
+        self.audience.load(&request.model_name, &request.parameters).await?;
+        Ok(Response::new(pb::RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _request: Request<pb::RepositoryModelUnloadRequest>,
+        request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<Response<pb::RepositoryModelUnloadResponse>, Status> {
-        not_served(ADMIN_PORT)
+        let request = request.into_inner();
+        self.audience.unload(&request.model_name, &request.parameters).await?;
+        Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
     }
 
     async fn system_shared_memory_status(

@@ -1,16 +1,17 @@
 //! The models that are served now.
 //!
-//! Readers take a snapshot without a lock; one thread at a time makes the next one. Loading happens
-//! on a thread of its own, one model after the other, because opening sessions in parallel is not
-//! safe and because nothing may block the async side. Below: `worker`, `config`. It names neither
-//! ONNX Runtime nor a message. `grpc` and `app` use it.
+//! Readers take a snapshot without a lock; one thread at a time makes the next one. What is loaded
+//! and when is decided in [`control`], on a thread of its own. A version that is replaced leaves the
+//! snapshot first and ends when the last request that found it there has been answered. Below:
+//! `worker`, `config`. It names neither ONNX Runtime nor a message. `grpc` and `app` use it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::config::ModelConfig;
@@ -21,7 +22,9 @@ use crate::model::{ModelKey, ModelName, ModelVersion, quoted};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::{LoadError, ModelLoader, ModelSource};
 
+pub mod control;
 pub mod layout;
+mod marks;
 pub mod served;
 pub mod version_policy;
 
@@ -46,6 +49,8 @@ struct Parts {
     budget: ByteBudget,
     metrics: Metrics,
     courier: Courier,
+    /// Where the end of a version that leaves is waited for.
+    runtime: Handle,
 }
 
 impl std::fmt::Debug for Parts {
@@ -78,6 +83,33 @@ pub enum State {
     Ready(Arc<ServedModel>),
     /// Could not be loaded, with the reason.
     Failed(String),
+    /// No new request finds it; those that have found it are being answered.
+    Unloading,
+    /// In the repository and not loaded.
+    Unloaded,
+}
+
+impl State {
+    /// The version, if it serves.
+    pub fn served(&self) -> Option<&Arc<ServedModel>> {
+        match self {
+            Self::Ready(served) => Some(served),
+            Self::Loading | Self::Failed(_) | Self::Unloading | Self::Unloaded => None,
+        }
+    }
+
+    /// The state as the repository index names it, and the reason, which is for the operator.
+    ///
+    /// Source: Triton, model repository extension.
+    pub fn describe(&self) -> (&'static str, &str) {
+        match self {
+            Self::Loading => ("LOADING", ""),
+            Self::Ready(_) => ("READY", ""),
+            Self::Failed(reason) => ("UNAVAILABLE", reason),
+            Self::Unloading => ("UNLOADING", ""),
+            Self::Unloaded => ("UNAVAILABLE", "unloaded"),
+        }
+    }
 }
 
 /// One line of the repository's index.
@@ -101,7 +133,7 @@ pub enum RepositoryError {
 }
 
 impl Repository {
-    /// An empty repository that loads with `loader`.
+    /// An empty repository that loads with `loader`. Must be called on the async runtime.
     pub fn new(
         loader: Arc<dyn ModelLoader>,
         defaults: ModelConfig,
@@ -113,50 +145,8 @@ impl Repository {
             snapshot: ArcSwap::default(),
             change: Mutex::new(()),
             changed: watch::Sender::new(0),
-            parts: Parts { loader, defaults, budget, metrics, courier },
+            parts: Parts { loader, defaults, budget, metrics, courier, runtime: Handle::current() },
         }
-    }
-
-    /// Loads every model under `path`, one after the other. A model that cannot be loaded is
-    /// listed with its reason, the others serve. Blocks; called on a thread of its own.
-    ///
-    /// # Errors
-    /// [`RepositoryError`] if the path cannot be listed or holds no model.
-    pub fn load_all(&self, path: &Path) -> Result<(), RepositoryError> {
-        let listing = layout::list(path)?;
-        for warning in &listing.warnings {
-            tracing::warn!("{warning}");
-        }
-        if listing.models.is_empty() {
-            return Err(RepositoryError::Empty(path.display().to_string()));
-        }
-        let mut sources = Vec::new();
-        for model in &listing.models {
-            match self.config_of(model) {
-                Ok(config) => sources.extend(select(model, &config)),
-                Err(reason) => {
-                    let newest = model.versions.keys().next_back();
-                    let version = newest.copied().unwrap_or(ModelVersion::FIRST);
-                    let key = ModelKey { name: model.name.clone(), version };
-                    self.set_failed(key, &reason);
-                }
-            }
-        }
-        for (source, _) in &sources {
-            self.set(source.key.clone(), State::Loading);
-        }
-        for (source, config) in sources {
-            match self.load(&source, config) {
-                Ok(served) => self.set(source.key, State::Ready(Arc::new(served))),
-                Err(reason) => self.set_failed(source.key, &reason),
-            }
-        }
-        self.change(|snapshot| {
-            if snapshot.phase == Phase::Starting {
-                snapshot.phase = Phase::Serving;
-            }
-        });
-        Ok(())
     }
 
     /// The version that serves a request for `name`: the given one, else the newest ready one.
@@ -179,6 +169,7 @@ impl Repository {
             reason: match state {
                 State::Failed(_) => "loading failed; the server's log has the reason",
                 State::Loading | State::Ready(_) => "still loading",
+                State::Unloading | State::Unloaded => "not loaded",
             },
         };
         if let Some(version) = version {
@@ -192,11 +183,7 @@ impl Repository {
                 }
             };
         }
-        let mut newest_first = versions.values().rev();
-        let ready = newest_first.find_map(|state| match state {
-            State::Ready(served) => Some(Arc::clone(served)),
-            State::Loading | State::Failed(_) => None,
-        });
+        let ready = versions.values().rev().find_map(State::served).cloned();
         let last = versions.values().next_back();
         ready.ok_or_else(|| last.map_or(PredictError::ShuttingDown, not_ready))
     }
@@ -205,12 +192,7 @@ impl Repository {
     pub fn ready_versions(&self, name: &str) -> Vec<Arc<ServedModel>> {
         let snapshot = self.snapshot.load();
         let versions = snapshot.models.get(name).into_iter().flatten();
-        versions
-            .filter_map(|(_, state)| match state {
-                State::Ready(served) => Some(Arc::clone(served)),
-                State::Loading | State::Failed(_) => None,
-            })
-            .collect()
+        versions.filter_map(|(_, state)| state.served().cloned()).collect()
     }
 
     /// Whether the repository has a model of that name, ready or not.
@@ -232,11 +214,14 @@ impl Repository {
         entries
     }
 
-    /// Whether the server can serve: everything was tried, something is ready, nothing stops.
+    /// Whether the server can serve: everything was tried, nothing stops, and something is ready
+    /// unless nothing was to be loaded.
     pub fn is_ready(&self) -> bool {
         let snapshot = self.snapshot.load();
-        let mut states = snapshot.models.values().flat_map(BTreeMap::values);
-        snapshot.phase == Phase::Serving && states.any(|state| matches!(state, State::Ready(_)))
+        let states = || snapshot.models.values().flat_map(BTreeMap::values);
+        let is_wanted = |state: &State| matches!(state, State::Loading | State::Failed(_));
+        snapshot.phase == Phase::Serving
+            && (states().any(|state| state.served().is_some()) || !states().any(is_wanted))
     }
 
     /// Whether the server is stopping.
@@ -263,13 +248,7 @@ impl Repository {
     pub async fn drain(&self) {
         self.announce_drain();
         let all = self.index();
-        let served: Vec<Arc<ServedModel>> = all
-            .into_iter()
-            .filter_map(|entry| match entry.state {
-                State::Ready(served) => Some(served),
-                State::Loading | State::Failed(_) => None,
-            })
-            .collect();
+        let served: Vec<_> = all.iter().filter_map(|entry| entry.state.served()).collect();
         for model in &served {
             model.drain();
         }
@@ -278,16 +257,87 @@ impl Repository {
         }
     }
 
-    /// Settings of a model: its file over the server's defaults.
-    fn config_of(&self, model: &FoundModel) -> Result<ModelConfig, LoadError> {
-        read_config(model, &self.parts.defaults)
+    /// Settings of a model that brings none.
+    fn defaults(&self) -> &ModelConfig {
+        &self.parts.defaults
     }
 
+    /// Loads a version and warms it up. Blocks; called on the thread of [`control`].
     fn load(&self, source: &ModelSource, config: ModelConfig) -> Result<ServedModel, LoadError> {
         let loaded = self.parts.loader.load(source, &config)?;
         let Parts { budget, metrics, courier, .. } = &self.parts;
         let around = Surroundings { budget, metrics, courier };
         ServedModel::start(source.key.clone(), loaded, config, &around)
+    }
+
+    /// Every model was tried.
+    fn begin_serving(&self) {
+        self.change(|snapshot| {
+            if snapshot.phase == Phase::Starting {
+                snapshot.phase = Phase::Serving;
+            }
+        });
+    }
+
+    /// State of one version; `None` if it is not known.
+    fn state(&self, name: &str, version: ModelVersion) -> Option<State> {
+        self.snapshot.load().models.get(name)?.get(&version).cloned()
+    }
+
+    /// All versions of a model and their states.
+    fn states(&self, name: &str) -> Vec<(ModelVersion, State)> {
+        let snapshot = self.snapshot.load();
+        let versions = snapshot.models.get(name).into_iter().flatten();
+        versions.map(|(version, state)| (*version, state.clone())).collect()
+    }
+
+    /// A version serves from now on. One that served under the same key leaves.
+    fn put(&self, key: ModelKey, served: ServedModel) {
+        self.set(key, State::Ready(Arc::new(served)));
+    }
+
+    /// Takes a version out of service. Requests that have found it are answered; then it has the
+    /// state `after`, or is forgotten.
+    fn retire(self: &Arc<Self>, name: &str, version: ModelVersion, after: Option<State>) {
+        let Some(state) = self.state(name, version) else { return };
+        let Ok(name) = ModelName::new(name) else { return };
+        let key = ModelKey { name, version };
+        let Some(served) = state.served() else {
+            self.settle(&key, after);
+            return;
+        };
+        served.metrics.ready.set(0);
+        self.set(key.clone(), State::Unloading);
+        let mut ended = served.ended();
+        let repository = Arc::clone(self);
+        self.parts.runtime.spawn(async move {
+            // The only outcome is the error that the last worker is gone.
+            while ended.changed().await.is_ok() {}
+            tracing::info!(model = %key, "unloaded");
+            if matches!(repository.state(key.name.as_str(), key.version), Some(State::Unloading)) {
+                repository.parts.metrics.forget(&key);
+                repository.settle(&key, after);
+            }
+        });
+    }
+
+    /// A version that does not serve gets the state `after`, or is forgotten.
+    fn settle(&self, key: &ModelKey, after: Option<State>) {
+        self.change(|snapshot| {
+            let Some(versions) = snapshot.models.get_mut(&key.name) else { return };
+            match after {
+                Some(state) => drop(versions.insert(key.version, state)),
+                None => drop(versions.remove(&key.version)),
+            }
+            if versions.is_empty() {
+                snapshot.models.remove(&key.name);
+            }
+        });
+    }
+
+    /// A version is in the repository and was not asked for.
+    fn set_known(&self, key: &ModelKey) {
+        self.set(key.clone(), State::Unloaded);
     }
 
     fn set_failed(&self, key: ModelKey, reason: &LoadError) {

@@ -179,6 +179,11 @@ impl WorkerPool {
         Ok(Self { threads, ended })
     }
 
+    /// Closed by the last thread that ends.
+    pub fn ended(&self) -> watch::Receiver<()> {
+        self.ended.clone()
+    }
+
     /// Waits until all threads have ended, which they do once their queue is drained.
     pub async fn join(mut self) {
         // The only outcome is the error that the last sender is gone.

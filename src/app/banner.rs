@@ -40,6 +40,7 @@ fn model_line(entry: &IndexEntry) -> String {
         State::Ready(served) => format!("  {key:<16} {}", signature(served)),
         State::Loading => format!("  {key:<16} loading"),
         State::Failed(reason) => format!("  {key:<16} FAILED: {}", crate::model::quoted(reason)),
+        State::Unloading | State::Unloaded => format!("  {key:<16} not loaded"),
     }
 }
 

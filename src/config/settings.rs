@@ -45,6 +45,14 @@ pub const SERVER: &[Setting] = &[
         "127.0.0.1:8002",
         "Address of metrics and probes. Port 0: the system chooses",
     ),
+    setting(
+        "model_control",
+        "none",
+        "none (every model at start), poll (what changes on disk too) or explicit (what load_models \
+         names, and what is asked for over the admin port)",
+    ),
+    setting("load_models", "", "Models to load at start where model_control is explicit; * is all"),
+    setting("poll_ms", "5000", "Time between two looks at the disk where model_control is poll"),
     setting("strict", "false", "Refuse to start if any model cannot be loaded"),
     setting("reflection", "true", "Serve gRPC reflection, which grpcurl needs"),
     setting("runtime_library", "", "Path of libonnxruntime.so; searched for when empty"),

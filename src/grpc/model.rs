@@ -13,13 +13,13 @@ use crate::pb;
 use crate::pb::model_metadata_response::TensorMetadata;
 use crate::pb::repository_index_response::ModelIndex;
 use crate::repository::version_policy::VersionPolicy;
-use crate::repository::{IndexEntry, Repository, ServedModel, State};
+use crate::repository::{IndexEntry, Repository, ServedModel};
 use crate::statistics::{Snapshot, Tally};
 use crate::tensor::DataType;
 
 /// Extensions of the protocol that are served, by the names that clients look for.
-pub(super) const EXTENSIONS: [&str; 4] =
-    ["model_configuration", "statistics", "schedule_policy", "parameters"];
+pub(super) const EXTENSIONS: [&str; 5] =
+    ["model_repository", "model_configuration", "statistics", "schedule_policy", "parameters"];
 
 /// Names, datatypes and shapes of a model; -1 where a dimension is dynamic.
 pub(super) fn metadata(
@@ -148,23 +148,23 @@ fn data_type(dtype: DataType) -> pb::DataType {
     }
 }
 
-/// Every model version and its state. Reasons stay with the operator: they name files.
-pub(super) fn index(repository: &Repository, ready_only: bool) -> Vec<ModelIndex> {
+/// Every model version and its state. `with_reasons` is for the operator: reasons name files.
+pub(super) fn index(
+    repository: &Repository,
+    ready_only: bool,
+    with_reasons: bool,
+) -> Vec<ModelIndex> {
     let entry = |entry: IndexEntry| {
-        let state = match entry.state {
-            State::Ready(_) => "READY",
-            State::Loading => "LOADING",
-            State::Failed(_) => "UNAVAILABLE",
-        };
+        let (state, reason) = entry.state.describe();
         ModelIndex {
             name: entry.key.name.to_string(),
             version: entry.key.version.to_string(),
             state: state.to_owned(),
-            reason: String::new(),
+            reason: if with_reasons { reason.to_owned() } else { String::new() },
         }
     };
-    let all = repository.index().into_iter().map(entry);
-    all.filter(|entry| !ready_only || entry.state == "READY").collect()
+    let all = repository.index().into_iter();
+    all.filter(|entry| !ready_only || entry.state.served().is_some()).map(entry).collect()
 }
 
 /// Counts and times of a model version.

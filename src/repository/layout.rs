@@ -19,6 +19,8 @@ pub struct FoundModel {
     pub versions: BTreeMap<ModelVersion, PathBuf>,
     /// Its `model.toml`, if it has one.
     pub config: Option<PathBuf>,
+    /// Whether it is one file, and what lies beside that is not its own.
+    pub is_single_file: bool,
 }
 
 /// What a repository holds.
@@ -98,7 +100,7 @@ fn single_file(path: &Path) -> Result<Listing, LayoutError> {
         Err(error) => refuse(error.to_string()),
         Ok(name) => {
             let versions = BTreeMap::from([(ModelVersion::FIRST, path.to_owned())]);
-            let models = vec![FoundModel { name, versions, config: None }];
+            let models = vec![FoundModel { name, versions, config: None, is_single_file: true }];
             Ok(Listing { models, warnings: Vec::new() })
         }
     }
@@ -131,7 +133,7 @@ impl Listing {
         if config.is_none() && folder.join("config.pbtxt").exists() {
             self.warnings.push(format!("{name}: config.pbtxt is not read; use model.toml"));
         }
-        self.models.push(FoundModel { name, versions, config });
+        self.models.push(FoundModel { name, versions, config, is_single_file: false });
         Ok(())
     }
 }

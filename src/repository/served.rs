@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::batcher::policy::BatchPolicy;
@@ -39,7 +40,15 @@ pub struct ServedModel {
     pub metrics: ModelMetrics,
     /// Workers, until they are joined.
     pool: Mutex<Option<WorkerPool>>,
+    ended: watch::Receiver<()>,
     instances: usize,
+}
+
+/// Whoever found it has been answered: nothing waits, and the workers end.
+impl Drop for ServedModel {
+    fn drop(&mut self) {
+        self.batcher.drain();
+    }
 }
 
 /// What all models of a server share.
@@ -109,6 +118,7 @@ impl ServedModel {
             batcher,
             statistics,
             metrics: model_metrics,
+            ended: pool.ended(),
             pool: Mutex::new(Some(pool)),
             instances,
         })
@@ -122,6 +132,11 @@ impl ServedModel {
     /// Number of workers.
     pub fn instances(&self) -> usize {
         self.instances
+    }
+
+    /// Closed when all workers have ended.
+    pub(super) fn ended(&self) -> watch::Receiver<()> {
+        self.ended.clone()
     }
 
     /// Refuses new requests and lets the workers run what waits.

@@ -133,6 +133,15 @@ impl Metrics {
         }
     }
 
+    /// Drops all series of a model version that is gone.
+    pub fn forget(&self, key: &ModelKey) {
+        let labels = ModelLabels { model: key.name.to_string(), version: key.version.number() };
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|(known, _)| *known != labels);
+        drop(queues);
+        self.families.forget(&labels);
+    }
+
     /// Everything as OpenMetrics text. `budget` is read now.
     ///
     /// # Errors
@@ -172,6 +181,27 @@ impl Families {
             ready: Family::default(),
             memory: Gauge::default(),
             memory_limit: Gauge::default(),
+        }
+    }
+
+    fn forget(&self, labels: &ModelLabels) {
+        let ModelLabels { model, version } = labels;
+        for outcome in Outcome::ALL.map(Outcome::label) {
+            let (model, version) = (model.clone(), *version);
+            self.requests.remove(&OutcomeLabels { model, version, outcome });
+        }
+        for reason in CutReason::ALL.map(CutReason::label) {
+            let (model, version) = (model.clone(), *version);
+            self.batches.remove(&ReasonLabels { model, version, reason });
+        }
+        for family in [&self.rows, &self.panics, &self.failed_runs, &self.stopped] {
+            family.remove(labels);
+        }
+        for family in [&self.batch_rows, &self.queue, &self.execution, &self.request] {
+            family.remove(labels);
+        }
+        for family in [&self.queue_jobs, &self.running, &self.ready] {
+            family.remove(labels);
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
@@ -54,6 +55,9 @@ async fn patient_client(address: SocketAddr) -> PatientClient {
     GrpcInferenceServiceClient::with_origin(Bare(sender), origin)
 }
 
+/// Longest wait for anything; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running server.
 pub(crate) struct TestServer {
     pub(crate) grpc: SocketAddr,
@@ -63,7 +67,7 @@ pub(crate) struct TestServer {
     pub(crate) loader: ScriptedLoader,
     shutdown: oneshot::Sender<()>,
     running: JoinHandle<Result<DrainReport, StartError>>,
-    _models: tempfile::TempDir,
+    pub(crate) models: tempfile::TempDir,
 }
 
 impl TestServer {
@@ -102,7 +106,7 @@ impl TestServer {
             (app.grpc_addr().unwrap(), app.http_addr().unwrap(), app.admin_addr().unwrap());
         let (shutdown, stopped) = oneshot::channel();
         let running = tokio::spawn(app.run(async { drop(stopped.await) }, |_| {}));
-        Self { grpc, http, admin, repository, loader, shutdown, running, _models: models }
+        Self { grpc, http, admin, repository, loader, shutdown, running, models }
     }
 
     /// Waits until every model was tried.
@@ -120,6 +124,23 @@ impl TestServer {
 
     pub(crate) async fn channel(&self) -> Channel {
         Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap().connect().await.unwrap()
+    }
+
+    /// A client of the operator's port.
+    pub(crate) async fn operator(&self) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.admin)).unwrap();
+        GrpcInferenceServiceClient::new(endpoint.connect().await.unwrap())
+    }
+
+    /// Waits until something about the models is as wanted.
+    pub(crate) async fn until(&self, is_so: impl Fn(&Repository) -> bool) {
+        let mut changes = self.repository.subscribe();
+        let so = async {
+            while !is_so(&self.repository) {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, so).await.expect("it becomes so in time");
     }
 
     /// A client that leaves `grpc-timeout` to the server; the usual one watches it by itself.

@@ -8,6 +8,7 @@ mod scripted;
 mod admission;
 mod batching;
 mod cancellation;
+mod control;
 mod deadline;
 mod descriptions;
 mod failure;

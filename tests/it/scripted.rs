@@ -21,6 +21,9 @@ use tokio::time::Instant;
 /// The value that `poison` refuses and `panics` panics on.
 pub(crate) const POISON: f32 = -666.0;
 
+/// Contents of a model file that cannot be loaded.
+pub(crate) const BROKEN: &[u8] = b"broken";
+
 /// Names of all scripted models that load.
 pub(crate) const NAMES: [&str; 4] = ["echo", "gate", "panics", "poison"];
 
@@ -140,7 +143,9 @@ impl ModelLoader for ScriptedLoader {
             loading.pass().map_err(|error| LoadError::new(error.to_string()))?;
         }
         let name = source.key.name.to_string();
-        if name == "broken" {
+        // A test can break a file of any model, too.
+        let is_broken = std::fs::read(&source.path).is_ok_and(|text| text == BROKEN);
+        if name == "broken" || is_broken {
             return Err(LoadError::new("not a model: the file is empty"));
         }
         let control = self.control(&name);

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
 use bytes::Bytes;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::Instant;
 
 use super::super::{Executor, MakeExecutor, Run};
@@ -22,6 +23,9 @@ pub(super) const WRONG_INPUT: i64 = -1;
 pub(super) const RUNTIME_FAULT: i64 = -2;
 /// A row that holds it makes the executor panic at once, gate or not.
 pub(super) const PANIC: i64 = -3;
+
+/// No test has more runs.
+const MOST_RUNS: usize = 256;
 
 /// What all executors of a test share.
 #[derive(Default)]
@@ -49,13 +53,13 @@ pub(super) enum Build {
 
 /// Where runs wait.
 struct Gate {
-    entered: UnboundedSender<usize>,
+    entered: Sender<usize>,
     go: Mutex<mpsc::Receiver<()>>,
 }
 
 /// The test's side of a gate. Dropping it lets everything pass from then on.
 pub(super) struct Hold {
-    entered: tokio::sync::Mutex<UnboundedReceiver<usize>>,
+    entered: tokio::sync::Mutex<Receiver<usize>>,
     go: mpsc::Sender<()>,
 }
 
@@ -76,7 +80,7 @@ impl Hold {
 
 impl Script {
     pub(super) fn held() -> (Self, Hold) {
-        let (enter, entered) = unbounded_channel();
+        let (enter, entered) = channel(MOST_RUNS);
         let (go, gone) = mpsc::channel();
         let gate = Gate { entered: enter, go: Mutex::new(gone) };
         (Self { gate: Some(gate), ..Self::default() }, Hold { entered: entered.into(), go })
@@ -147,7 +151,8 @@ impl Executor for Scripted {
         let values = values(input);
         if let Some(gate) = &script.gate {
             // A test that has ended does not care.
-            gate.entered.send(rows).ok();
+            let told = gate.entered.try_send(rows);
+            assert!(!matches!(told, Err(TrySendError::Full(_))), "a test with too many runs");
         }
         if values.contains(&PANIC) {
             self.broken = true;
