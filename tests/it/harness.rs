@@ -140,7 +140,7 @@ impl TestServer {
                 changes.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(PATIENCE, so).await.expect("it becomes so in time");
+        tokio::time::timeout(PATIENCE, so).await.unwrap();
     }
 
     /// A client that leaves `grpc-timeout` to the server; the usual one watches it by itself.
