@@ -25,6 +25,7 @@ use crate::repository::control::ModelControl;
 use crate::repository::{Repository, ServedModel};
 
 pub mod calls;
+mod classification;
 pub mod codec;
 mod connection;
 mod control;

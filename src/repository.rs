@@ -23,6 +23,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::worker::{LoadError, ModelLoader, ModelSource};
 
 pub mod control;
+mod labels;
 pub mod layout;
 mod marks;
 pub mod served;
@@ -264,10 +265,13 @@ impl Repository {
 
     /// Loads a version and warms it up. Blocks; called on the thread of [`control`].
     fn load(&self, source: &ModelSource, config: ModelConfig) -> Result<ServedModel, LoadError> {
+        // `<name>/<version>/model.onnx`: the model's own folder is two up.
+        let folder = source.path.ancestors().nth(2).unwrap_or(&source.path);
+        let labels = labels::read(&config.label_files, folder)?;
         let loaded = self.parts.loader.load(source, &config)?;
         let Parts { budget, metrics, courier, .. } = &self.parts;
         let around = Surroundings { budget, metrics, courier };
-        ServedModel::start(source.key.clone(), loaded, config, &around)
+        ServedModel::start(source.key.clone(), (loaded, labels), config, &around)
     }
 
     /// Every model was tried.

@@ -41,6 +41,8 @@ pub struct ModelConfig {
     pub axes: BTreeMap<String, AxisOverride>,
     /// Shapes of a usual request, for first runs and measuring, by input.
     pub examples: BTreeMap<String, Vec<i64>>,
+    /// Files in the model's folder that name the values of outputs, one name a line, by output.
+    pub label_files: BTreeMap<String, String>,
 }
 
 /// How far requests are put together.
@@ -101,6 +103,7 @@ impl ModelConfig {
             version_policy: VersionPolicy::Latest(NonZeroUsize::MIN),
             axes: BTreeMap::new(),
             examples: BTreeMap::new(),
+            label_files: BTreeMap::new(),
         }
     }
 
@@ -179,9 +182,13 @@ impl ModelConfig {
                     ("example_shape", toml::Value::Array(dims)) if kind == "inputs" => {
                         self.set_example(name, dims)
                     }
+                    ("labels", toml::Value::String(file)) if kind == "outputs" => {
+                        self.label_files.insert(name.to_owned(), file.clone());
+                        None
+                    }
                     _ => Some(
-                        "expected batch_axis = N, shared = true or, for an input, \
-                         example_shape = [N, …]",
+                        "expected batch_axis = N, shared = true, for an input \
+                         example_shape = [N, …], for an output labels = \"FILE\"",
                     ),
                 };
                 if let Some(problem) = problem {

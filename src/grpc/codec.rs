@@ -6,8 +6,11 @@
 //!
 //! Source: Open Inference Protocol, "Inference Request" and "Tensor Data".
 
+use std::num::NonZeroUsize;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::classification::largest;
 use super::typed;
 use crate::error::InvalidRequest;
 use crate::model::{ModelSpec, quoted};
@@ -17,6 +20,15 @@ use crate::request::{InferRequest, InferResponse, NamedTensor};
 use crate::tensor::{DataType, Shape, Tensor, TensorData};
 
 /// How the answer to a request must look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// How contents are carried.
+    pub form: Form,
+    /// For each requested output, how many of its largest values stand for it; empty for none.
+    pub classes: Vec<Option<NonZeroUsize>>,
+}
+
+/// How contents are carried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Contents as little-endian bytes beside the outputs.
@@ -31,7 +43,7 @@ pub enum Form {
 /// [`InvalidRequest`] (INVALID_ARGUMENT) naming the tensor: unknown datatype, bad dimension,
 /// contents that do not match datatype and shape, raw and typed contents mixed, a surplus or
 /// missing raw entry, malformed BYTES, a known parameter of the wrong type.
-pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, Form), InvalidRequest> {
+pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, Answer), InvalidRequest> {
     let (timeout, priority) = super::parameters::read(&request.parameters)?;
     let raw = !request.raw_input_contents.is_empty();
     if raw && request.raw_input_contents.len() != request.inputs.len() {
@@ -45,11 +57,15 @@ pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, Form), Invali
     for (position, input) in request.inputs.into_iter().enumerate() {
         inputs.push(decode_input(position, input, contents.next())?);
     }
-    for output in &request.outputs {
-        super::parameters::check_output(output)?;
+    let mut classes = Vec::new();
+    for (position, output) in request.outputs.iter().enumerate() {
+        if let Some(count) = super::parameters::classes(output)? {
+            classes.resize(request.outputs.len(), None);
+            classes[position] = Some(count);
+        }
     }
     let outputs = request.outputs.into_iter().map(|output| output.name).collect();
-    Ok((InferRequest { inputs, outputs, timeout, priority }, form))
+    Ok((InferRequest { inputs, outputs, timeout, priority }, Answer { form, classes }))
 }
 
 fn decode_input(
@@ -121,13 +137,36 @@ fn split_strings(mut raw: Bytes, expected: usize) -> Result<Vec<Bytes>, String> 
     Ok(elements)
 }
 
-/// Puts an answer together. `spec` names the outputs.
-pub fn encode(response: InferResponse, spec: &ModelSpec, form: Form) -> ModelInferResponse {
+/// Puts an answer together. `spec` names the outputs, `labels` gives the labels of the one with
+/// that name.
+///
+/// # Errors
+/// [`InvalidRequest`] for largest values of an output that has no numbers.
+pub fn encode<'a>(
+    mut response: InferResponse,
+    spec: &ModelSpec,
+    answer: &Answer,
+    labels: impl Fn(&str) -> &'a [String],
+) -> Result<ModelInferResponse, InvalidRequest> {
+    let name = |index: usize| spec.outputs.get(index).map_or("", |each| &each.name);
+    for ((index, tensor), count) in response.outputs.iter_mut().zip(&answer.classes) {
+        let Some(count) = *count else { continue };
+        let name = name(*index);
+        let has_rows = spec.outputs.get(*index).is_some_and(|each| each.batch_axis == Some(0));
+        *tensor = largest(tensor, has_rows, count, labels(name)).ok_or_else(|| {
+            let (dtype, shape) = (tensor.dtype(), tensor.shape());
+            let message = format!(
+                "output `{name}`: parameter `classification`: {dtype} of shape {shape} has no \
+                 values to choose from"
+            );
+            InvalidRequest::new(format!("outputs.{name}.parameters"), message)
+        })?;
+    }
     // Half precision has no typed form, and clients look up raw contents by position: one such
     // output makes the whole answer raw.
     let halves =
         |(_, tensor): &(usize, Tensor)| matches!(tensor.dtype(), DataType::Fp16 | DataType::Bf16);
-    let raw = form == Form::Raw || response.outputs.iter().any(halves);
+    let raw = answer.form == Form::Raw || response.outputs.iter().any(halves);
     let mut message = ModelInferResponse {
         outputs: Vec::with_capacity(response.outputs.len()),
         ..ModelInferResponse::default()
@@ -141,14 +180,14 @@ pub fn encode(response: InferResponse, spec: &ModelSpec, form: Form) -> ModelInf
             Some(typed::encode(dtype, &data))
         };
         message.outputs.push(pb::model_infer_response::InferOutputTensor {
-            name: spec.outputs.get(index).map_or_else(String::new, |each| each.name.to_string()),
+            name: name(index).to_owned(),
             datatype: dtype.wire_name().to_owned(),
             shape: shape.into_dims(),
             contents,
             ..Default::default()
         });
     }
-    message
+    Ok(message)
 }
 
 fn raw_contents(data: TensorData) -> Bytes {

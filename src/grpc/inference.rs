@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::codec::{self, Form};
+use super::codec::{self, Answer};
 use super::status::status;
 use crate::config::RequestLimits;
 use crate::deadline::Deadline;
@@ -109,7 +109,7 @@ async fn run(
     now: Instant,
     deadline: Deadline,
 ) -> Result<ModelInferResponse, PredictError> {
-    let (request, form): (_, Form) = codec::decode(request)?;
+    let (request, answer): (_, Answer) = codec::decode(request)?;
     // A request may shorten the deadline in force, never lengthen it.
     let deadline = match request.timeout {
         Some(timeout) => deadline.min(Deadline::after(now, timeout)),
@@ -118,7 +118,7 @@ async fn run(
     let valid = validate(request, &model.spec, model.max_rows())?;
     let ticket = model.batcher.submit(valid, deadline, now)?;
     let response = ticket.answer().await?;
-    Ok(codec::encode(response, &model.spec, form))
+    Ok(codec::encode(response, &model.spec, &answer, |output| model.labels(output))?)
 }
 
 /// The version that a message asks for; empty is "the newest".

@@ -18,8 +18,14 @@ use crate::statistics::{Snapshot, Tally};
 use crate::tensor::DataType;
 
 /// Extensions of the protocol that are served, by the names that clients look for.
-pub(super) const EXTENSIONS: [&str; 5] =
-    ["model_repository", "model_configuration", "statistics", "schedule_policy", "parameters"];
+pub(super) const EXTENSIONS: [&str; 6] = [
+    "classification",
+    "model_repository",
+    "model_configuration",
+    "schedule_policy",
+    "parameters",
+    "statistics",
+];
 
 /// Names, datatypes and shapes of a model; -1 where a dimension is dynamic.
 pub(super) fn metadata(

@@ -3,6 +3,7 @@
 //! Unknown parameters are ignored, as clients of the protocol expect.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::error::InvalidRequest;
@@ -37,19 +38,30 @@ pub(super) fn read(
     Ok((timeout, priority))
 }
 
-/// Refuses what a requested output asks for and is not served.
+/// How many of its largest values a requested output is to be answered with; `None` for the
+/// output itself.
 ///
 /// # Errors
-/// [`InvalidRequest`].
-pub(super) fn check_output(output: &InferRequestedOutputTensor) -> Result<(), InvalidRequest> {
-    for key in ["classification", "shared_memory_region"] {
-        if output.parameters.contains_key(key) {
-            let name = quoted(&output.name);
-            let message = format!("output `{name}`: parameter `{key}` is not served");
-            return Err(InvalidRequest::new(format!("outputs.{name}.parameters"), message));
-        }
+/// [`InvalidRequest`] for a number below 1, a wrong type, or shared memory, which is not served.
+pub(super) fn classes(
+    output: &InferRequestedOutputTensor,
+) -> Result<Option<NonZeroUsize>, InvalidRequest> {
+    let refuse = |problem: &str| {
+        let name = quoted(&output.name);
+        let message = format!("output `{name}`: {problem}");
+        InvalidRequest::new(format!("outputs.{name}.parameters"), message)
+    };
+    if output.parameters.contains_key("shared_memory_region") {
+        return Err(refuse("parameter `shared_memory_region` is not served"));
     }
-    Ok(())
+    let count =
+        number(&output.parameters, "classification").map_err(|error| refuse(&error.message))?;
+    let count = count.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    match count.map(NonZeroUsize::new) {
+        Some(None) => Err(refuse("parameter `classification`: expected at least 1, got 0")),
+        Some(count) => Ok(count),
+        None => Ok(None),
+    }
 }
 
 fn number(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::labels::Labels;
 use crate::batcher::policy::BatchPolicy;
 use crate::batcher::{Batcher, QueueLimits};
 use crate::config::ModelConfig;
@@ -32,6 +33,7 @@ pub struct ServedModel {
     pub config: ModelConfig,
     /// What it runs on, for people.
     pub provider: String,
+    labels: Labels,
     /// Its queue.
     pub batcher: Batcher,
     /// Its counts, as clients ask for them.
@@ -68,7 +70,7 @@ impl ServedModel {
     /// [`LoadError`] if settings and signature contradict each other or threads cannot be started.
     pub(super) fn start(
         key: ModelKey,
-        mut loaded: LoadedModel,
+        (mut loaded, labels): (LoadedModel, Labels),
         config: ModelConfig,
         around: &Surroundings<'_>,
     ) -> Result<Self, LoadError> {
@@ -76,6 +78,11 @@ impl ServedModel {
         let begun_at = Instant::now();
         let (spec, reason) = axes::assign(loaded.spec.clone(), &config.axes)
             .map_err(|error| LoadError::new(format!("model.toml: {error}")))?;
+        if let Some(unknown) =
+            labels.keys().find(|name| !spec.outputs.iter().any(|output| *output.name == ***name))
+        {
+            return Err(LoadError::new(format!("labels for `{unknown}`, which is no output")));
+        }
         if let Some(reason) = &reason {
             tracing::info!(model = %key, reason, "requests run one at a time");
         }
@@ -115,6 +122,7 @@ impl ServedModel {
             spec,
             config,
             provider: loaded.provider,
+            labels,
             batcher,
             statistics,
             metrics: model_metrics,
@@ -127,6 +135,11 @@ impl ServedModel {
     /// Most rows in one request. A model without rows takes one request at a time, of any size.
     pub fn max_rows(&self) -> usize {
         if self.spec.has_rows() { self.config.max_batch_size } else { usize::MAX }
+    }
+
+    /// Names of the values of an output; empty if it has none.
+    pub fn labels(&self, output: &str) -> &[String] {
+        self.labels.get(output).map_or(&[], Vec::as_slice)
     }
 
     /// Number of workers.

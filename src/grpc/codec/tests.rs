@@ -1,11 +1,13 @@
 //! Round trips of every datatype in both forms, and each way in which contents can be wrong.
 
+use std::num::NonZeroUsize;
+
 use bytes::Bytes;
 
-use super::{Form, decode, encode};
-use crate::model::{ModelSpec, TensorSpec};
+use super::{Answer, Form, decode, encode};
+use crate::model::{Dim, ModelSpec, TensorSpec};
 use crate::pb::model_infer_request::InferInputTensor;
-use crate::pb::{InferTensorContents, ModelInferRequest};
+use crate::pb::{InferTensorContents, ModelInferRequest, ModelInferResponse};
 use crate::request::InferResponse;
 use crate::tensor::{DataType, Shape, Tensor};
 
@@ -44,11 +46,40 @@ fn answer(tensors: Vec<Tensor>) -> InferResponse {
     }
 }
 
+fn sent(response: InferResponse, form: Form) -> ModelInferResponse {
+    encode(response, &spec(), &Answer { form, classes: Vec::new() }, |_| &[]).unwrap()
+}
+
+#[test]
+fn largest_values_stand_for_the_outputs_that_were_asked_so() {
+    let floats: Vec<u8> = [0.25_f32, 0.75].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let shape = Shape::new(vec![1, 2]).unwrap();
+    let tensor = Tensor::dense(DataType::Fp32, shape, floats.into()).unwrap();
+    let mut spec = spec();
+    spec.outputs = ["y", "z"]
+        .map(|name| TensorSpec {
+            name: name.into(),
+            dtype: DataType::Fp32,
+            dims: vec![Dim::Dynamic(None), Dim::Fixed(2)],
+            batch_axis: Some(0),
+        })
+        .to_vec();
+    let labels = ["no", "yes"].map(str::to_owned);
+    let wanted = Answer { form: Form::Typed, classes: vec![None, NonZeroUsize::new(1)] };
+    let both = answer(vec![tensor.clone(), tensor]);
+    let message = encode(both, &spec, &wanted, |output| if output == "z" { &labels } else { &[] });
+    let outputs = message.unwrap().outputs;
+    assert_eq!(outputs[0].contents.as_ref().unwrap().fp32_contents, [0.25, 0.75]);
+    assert_eq!((outputs[1].datatype.as_str(), &outputs[1].shape[..]), ("BYTES", &[1, 1][..]));
+    let contents = outputs[1].contents.as_ref().unwrap();
+    assert_eq!(contents.bytes_contents, [&b"0.750000:1:yes"[..]]);
+}
+
 #[test]
 fn raw_contents_are_slices_of_the_message() {
     static BYTES: [u8; 8] = [0; 8];
-    let (request, form) = decode(raw("FP32", &[2], &BYTES)).unwrap();
-    assert_eq!(form, Form::Raw);
+    let (request, answer) = decode(raw("FP32", &[2], &BYTES)).unwrap();
+    assert_eq!(answer, Answer { form: Form::Raw, classes: Vec::new() });
     let bytes = request.inputs[0].tensor.dense_bytes().unwrap();
     assert_eq!(bytes.as_ptr(), BYTES.as_ptr());
 }
@@ -62,7 +93,7 @@ fn every_dense_type_comes_back_as_it_was_in_both_forms() {
         let bytes: Vec<u8> = (0..2 * size).map(|index| u8::from(index % size == 0)).collect();
         let tensor = Tensor::dense(dtype, shape, bytes.into()).unwrap();
         for form in [Form::Raw, Form::Typed] {
-            let message = encode(answer(vec![tensor.clone()]), &spec(), form);
+            let message = sent(answer(vec![tensor.clone()]), form);
             let halves = matches!(dtype, DataType::Fp16 | DataType::Bf16);
             assert_eq!(message.raw_output_contents.is_empty(), form == Form::Typed && !halves);
             let mut request = ModelInferRequest {
@@ -81,7 +112,7 @@ fn every_dense_type_comes_back_as_it_was_in_both_forms() {
 fn strings_of_any_octets_round_trip() {
     let elements = vec![Bytes::from_static(b""), Bytes::from_static(b"a\0\xff")];
     let tensor = Tensor::strings(Shape::new(vec![2]).unwrap(), elements).unwrap();
-    let message = encode(answer(vec![tensor.clone()]), &spec(), Form::Raw);
+    let message = sent(answer(vec![tensor.clone()]), Form::Raw);
     assert_eq!(&message.raw_output_contents[0][..], b"\0\0\0\0\x03\0\0\0a\0\xff");
     let request = ModelInferRequest {
         inputs: vec![input("BYTES", &[2])],
@@ -95,7 +126,7 @@ fn strings_of_any_octets_round_trip() {
 fn one_half_precision_output_makes_a_typed_answer_raw() {
     let zeros = |dtype| Tensor::zeros(dtype, Shape::scalar()).unwrap();
     let both = answer(vec![zeros(DataType::Fp32), zeros(DataType::Fp16)]);
-    let message = encode(both, &spec(), Form::Typed);
+    let message = sent(both, Form::Typed);
     assert_eq!(message.raw_output_contents.len(), 2);
     assert!(message.outputs.iter().all(|output| output.contents.is_none()));
 }
