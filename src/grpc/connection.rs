@@ -5,23 +5,24 @@
 //! HTTP library's connection builder: every limit is set, a failed accept backs off, a drain is
 //! bounded by whoever calls it.
 
+use std::collections::hash_map::RandomState;
 use std::convert::Infallible;
+use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::calls::{CountedBody, OpenCalls};
+use super::socket::{Accept, Socket};
 use crate::config::ConnectionLimits;
 
 /// Flow-control window of a call: enough for a fast network's delay.
@@ -44,79 +45,87 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// Refused connections are reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Accepts on `listener` until `stop` is done, then waits for the open calls of all connections.
-/// That wait has no bound of its own; drop the future to cut it short.
-pub(super) async fn serve<S>(
-    listener: TcpListener,
-    service: S,
+/// What the connections of all listeners share.
+#[derive(Debug, Clone)]
+pub(super) struct Connections {
     limits: ConnectionLimits,
+    places: Arc<Semaphore>,
     calls: OpenCalls,
-    stop: impl Future<Output = ()>,
-) where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
-    let builder = builder(&limits);
-    let places = Arc::new(Semaphore::new(limits.max_connections));
-    let graceful = GracefulShutdown::new();
-    let stopping = watch::Sender::new(false);
-    let (mut pause, mut refused) = (SHORTEST_PAUSE, Refusals::default());
-    tokio::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            accepted = listener.accept() => accepted,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                back_off(&error, &mut pause).await;
+}
+
+impl Connections {
+    pub(super) fn new(limits: ConnectionLimits, calls: OpenCalls) -> Self {
+        Self { limits, places: Arc::new(Semaphore::new(limits.max_connections)), calls }
+    }
+
+    /// Accepts on `listener` until `stop` is done, then waits for the open calls of all
+    /// connections. That wait has no bound of its own; drop the future to cut it short.
+    pub(super) async fn serve<L, S>(self, listener: L, service: S, stop: impl Future<Output = ()>)
+    where
+        L: Accept,
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+    {
+        let builder = builder(&self.limits);
+        let stopping = watch::Sender::new(false);
+        // Every connection keeps a sender: the channel closes when the last one has ended.
+        let (alive, mut ended) = mpsc::channel::<Infallible>(1);
+        let (mut pause, mut refused) = (SHORTEST_PAUSE, Refusals::default());
+        tokio::pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                accepted = listener.accept() => accepted,
+            };
+            let socket = match accepted {
+                Ok(socket) => socket,
+                Err(error) => {
+                    back_off(&error, &mut pause).await;
+                    continue;
+                }
+            };
+            pause = SHORTEST_PAUSE;
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                refused.report(self.limits.max_connections);
                 continue;
-            }
-        };
-        pause = SHORTEST_PAUSE;
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            refused.report(limits.max_connections);
-            continue;
-        };
-        let connection = Connection {
-            service: service.clone(),
-            builder: builder.clone(),
-            watcher: graceful.watcher(),
-            calls: calls.clone(),
-            handshake: limits.handshake,
-        };
-        let mut stopping = stopping.subscribe();
-        tokio::spawn(async move {
-            let stopped = async { drop(stopping.wait_for(|stopping| *stopping).await) };
-            connection.serve(stream, stopped).await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    stopping.send_replace(true);
-    let closed = graceful.shutdown();
-    tokio::pin!(closed);
-    tokio::select! {
-        () = &mut closed => return,
-        () = calls.none() => {}
-    }
-    if tokio::time::timeout(CLOSING_TIME, closed).await.is_err() {
-        tracing::info!("connections of peers that do not close them are cut");
+            };
+            let connection = Connection {
+                service: service.clone(),
+                builder: builder.clone(),
+                calls: self.calls.clone(),
+                limits: self.limits,
+            };
+            let (mut stopping, alive) = (stopping.subscribe(), alive.clone());
+            tokio::spawn(async move {
+                let stopped = async { drop(stopping.wait_for(|stopping| *stopping).await) };
+                connection.serve(socket, stopped).await;
+                drop((place, alive));
+            });
+        }
+        drop((listener, alive));
+        stopping.send_replace(true);
+        let closed = ended.recv();
+        tokio::pin!(closed);
+        tokio::select! {
+            _ = &mut closed => return,
+            () = self.calls.none() => {}
+        }
+        if tokio::time::timeout(CLOSING_TIME, closed).await.is_err() {
+            tracing::info!("connections of peers that do not close them are cut");
+        }
     }
 }
 
 /// One accepted connection.
 struct Connection<S> {
     service: S,
-    builder: http2::Builder<TokioExecutor>,
-    watcher: Watcher,
+    builder: auto::Builder<TokioExecutor>,
     calls: OpenCalls,
-    handshake: Duration,
+    limits: ConnectionLimits,
 }
 
 impl<S> Connection<S>
@@ -127,24 +136,24 @@ where
         + 'static,
     S::Future: Send,
 {
-    async fn serve(self, stream: TcpStream, stopped: impl Future<Output = ()>) {
+    async fn serve(self, socket: impl Socket, stopped: impl Future<Output = ()>) {
+        tokio::pin!(stopped);
         // Before its first words a connection has no call, so it can be dropped at any time.
         let greeted = tokio::select! {
             biased;
-            () = stopped => return,
-            greeted = tokio::time::timeout(self.handshake, greeting(&stream)) => greeted,
+            () = &mut stopped => return,
+            greeted = tokio::time::timeout(self.limits.handshake, greeting(&socket)) => greeted,
         };
         match greeted {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return tracing::debug!("closed: not HTTP/2"),
+            Ok(Ok(())) => {}
             Ok(Err(error)) => return tracing::debug!(%error, "closed before its first words"),
             Err(_) => return tracing::debug!("closed: silent for too long"),
         }
         // Small answers must not wait for the acknowledgement of the last one.
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = socket.send_at_once() {
             return tracing::debug!(%error, "connection lost at once");
         }
-        let Self { service, builder, watcher, calls, .. } = self;
+        let Self { service, builder, calls, limits } = self;
         let service = tower::service_fn(move |request: http::Request<Incoming>| {
             let call = calls.begin();
             let answer = service.clone().oneshot(request.map(Body::new));
@@ -154,25 +163,61 @@ where
             }
         });
         let service = TowerToHyperService::new(service);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let connection = builder.serve_connection(TokioIo::new(socket), service);
+        tokio::pin!(connection);
+        let aged = aged(limits.max_age, RandomState::new().hash_one(0_u8));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stopped => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+            () = aged => {
+                // The peer is told to go elsewhere and has a while to end its calls.
+                connection.as_mut().graceful_shutdown();
+                let grace = tokio::time::timeout(limits.max_age_grace, connection);
+                grace.await.unwrap_or_else(|_| {
+                    tracing::debug!("connection is old and its calls do not end: cut");
+                    Ok(())
+                })
+            }
+        };
+        if let Err(error) = ended {
             // Peers that vanish or break the protocol are everyday.
             tracing::debug!(%error, "connection ended with an error");
         }
     }
 }
 
-/// Waits for a connection's first bytes, without taking them; whether they are HTTP/2's.
-async fn greeting(stream: &TcpStream) -> io::Result<bool> {
+/// Waits until a connection is old; for ever if age has no limit.
+async fn aged(limit: Duration, random: u64) {
+    if limit.is_zero() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(lifetime(limit, random)).await;
+}
+
+/// `limit`, a tenth more or less: connections that began together do not end together.
+///
+/// Source: gRFC A9.
+fn lifetime(limit: Duration, random: u64) -> Duration {
+    const STEPS: u64 = 2001;
+    let thousandths = 900 + u32::try_from(random % STEPS).unwrap_or(0) / 10;
+    limit * thousandths / 1000
+}
+
+/// Waits for a connection's first bytes, without taking them: all of HTTP/2's preface, or something
+/// else, which may be HTTP/1.1.
+async fn greeting(socket: &impl Socket) -> io::Result<()> {
     let mut first = [0; PREFACE.len()];
     let mut seen = 0;
     loop {
-        let count = stream.peek(&mut first).await?;
-        if count == 0 || !PREFACE.starts_with(&first[..count]) {
-            return Ok(false);
+        let count = socket.peek(&mut first).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if count == PREFACE.len() {
-            return Ok(true);
+        if count == PREFACE.len() || !PREFACE.starts_with(&first[..count]) {
+            return Ok(());
         }
         if count == seen {
             // Peeking returns at once while a part lies there: look again a little later.
@@ -203,9 +248,10 @@ impl Refusals {
     }
 }
 
-fn builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
+fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut http2 = builder.http2();
+    http2
         .timer(TokioTimer::new())
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -215,10 +261,19 @@ fn builder(limits: &ConnectionLimits) -> http2::Builder<TokioExecutor> {
         .max_local_error_reset_streams(limits.max_local_resets)
         .max_header_list_size(limits.max_header_bytes);
     if !limits.keepalive.is_zero() {
-        builder.keep_alive_interval(limits.keepalive).keep_alive_timeout(limits.keepalive_timeout);
+        http2.keep_alive_interval(limits.keepalive).keep_alive_timeout(limits.keepalive_timeout);
     }
+    let header_bytes = usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake)
+        .max_buf_size(header_bytes.max(HTTP1_BUFFER_BYTES));
     builder
 }
+
+/// The HTTP library takes no less for a request's head.
+const HTTP1_BUFFER_BYTES: usize = 8 << 10;
 
 /// Waits before the next accept. While descriptors are short, every accept fails at once: without
 /// a pause the loop would spin.
@@ -236,4 +291,17 @@ async fn back_off(error: &io::Error, pause: &mut Duration) {
     tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
     tokio::time::sleep(*pause).await;
     *pause = (*pause * 2).min(LONGEST_PAUSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_are_spread_a_tenth_around_the_limit() {
+        let limit = Duration::from_secs(100);
+        let all: Vec<u64> = (0..10_000).map(|random| lifetime(limit, random).as_secs()).collect();
+        assert_eq!(all.iter().min(), Some(&90));
+        assert_eq!(all.iter().max(), Some(&110));
+    }
 }
