@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, ControlMode};
+use crate::connection::calls::OpenCalls;
 use crate::grpc::GrpcServer;
-use crate::grpc::calls::OpenCalls;
+
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::control::{self, ModelControl};

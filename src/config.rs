@@ -342,6 +342,7 @@ impl Reader<'_> {
         let max_header_bytes = self.value("max_header_bytes", |text| values::number(text, 1024));
         let keepalive = self.value("keepalive_ms", values::millis);
         let keepalive_timeout = self.value("keepalive_timeout_ms", values::millis);
+        let http1_idle = self.value("http1_idle_ms", values::millis);
         let max_age = self.value("max_connection_age_ms", values::millis);
         let max_age_grace = self.value("max_connection_age_grace_ms", values::millis);
         Some(ConnectionLimits {
@@ -353,6 +354,7 @@ impl Reader<'_> {
             max_header_bytes: max_header_bytes?,
             keepalive: keepalive?,
             keepalive_timeout: keepalive_timeout?,
+            http1_idle: http1_idle?,
             max_age: max_age?,
             max_age_grace: max_age_grace?,
         })

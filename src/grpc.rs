@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use hyper::body::Incoming;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tonic::body::Body;
@@ -18,15 +19,15 @@ use tonic_web::GrpcWebLayer;
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::config::{Compression, ConnectionLimits, CrossOrigin, RequestLimits};
+use crate::connection::Connections;
+use crate::connection::calls::OpenCalls;
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::repository::Repository;
 use crate::repository::control::ModelControl;
 
-pub mod calls;
 mod classification;
 pub mod codec;
-mod connection;
 mod control;
 pub mod deadline;
 pub mod health;
@@ -34,15 +35,12 @@ pub mod inference;
 mod model;
 mod parameters;
 mod service;
-mod socket;
 pub mod status;
 mod stream;
 mod typed;
 mod web;
 pub mod wire;
 
-use calls::OpenCalls;
-use connection::Connections;
 use control::Audience;
 use inference::Inference;
 use service::InferenceService;
@@ -87,7 +85,8 @@ impl GrpcServer {
         let service = ServiceBuilder::new()
             .option_layer(self.cross_origin.as_ref().map(web::cross_origin))
             .layer(GrpcWebLayer::new())
-            .service(service);
+            .service(service)
+            .map_request(|request: http::Request<Incoming>| request.map(Body::new));
         let connections = Connections::new(self.connections, self.open_calls);
         let stop = stop.shared();
         let data = connections.clone().serve(listener, service.clone(), stop.clone());

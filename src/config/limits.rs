@@ -63,6 +63,8 @@ pub struct ConnectionLimits {
     pub keepalive: Duration,
     /// How long to wait for its answer.
     pub keepalive_timeout: Duration,
+    /// How long an HTTP/1.1 connection may be without a request, or take for its head.
+    pub http1_idle: Duration,
     /// Age at which a peer is asked to connect anew, a tenth more or less; zero for none.
     pub max_age: Duration,
     /// How long its open calls then have.

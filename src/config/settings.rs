@@ -108,6 +108,12 @@ pub const SERVER: &[Setting] = &[
         "10000",
         "Close a connection that does not answer a ping for this time",
     ),
+    // Longer than clients keep unused connections; half a head is held no longer either.
+    setting(
+        "http1_idle_ms",
+        "60000",
+        "Close an HTTP/1.1 connection that brings no request for this time",
+    ),
     setting(
         "max_connection_age_ms",
         "0",

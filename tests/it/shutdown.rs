@@ -88,7 +88,7 @@ async fn a_silent_connection_does_not_hold_the_server() {
 
 #[tokio::test]
 async fn connections_without_a_call_are_closed() {
-    let server = TestServer::start(&[("handshake_ms", "100")]).await;
+    let server = TestServer::start(&[("handshake_ms", "100"), ("http1_idle_ms", "100")]).await;
     // No words, wrong ones, half a preface, half a head, a head that asks for no call.
     let words = [
         "",

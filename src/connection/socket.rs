@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// A bound socket.
-pub(super) trait Accept {
+pub trait Accept {
     /// What it accepts.
     type Socket: Socket;
 
@@ -16,7 +16,7 @@ pub(super) trait Accept {
 }
 
 /// A connected socket.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// Waits for bytes and copies them without taking them; none when the peer has gone.
     fn peek(&self, bytes: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 

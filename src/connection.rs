@@ -1,4 +1,5 @@
-//! Accepts connections and serves them, within limits, until the server drains.
+//! The edge: accepts connections and serves them, within limits, until the server drains. The same
+//! for all ports.
 //!
 //! The framework's own server lets two of HTTP/2's limits fall back to "none", waits without bound
 //! for peers when it stops, and retries failed accepts in a busy loop. So the loop is ours, on the
@@ -12,18 +13,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
-use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-use super::calls::{CountedBody, OpenCalls};
-use super::socket::{Accept, Socket};
 use crate::config::ConnectionLimits;
+
+pub mod calls;
+pub mod socket;
+
+use calls::{CountedBody, OpenCalls};
+use socket::{Accept, Socket};
 
 /// Flow-control window of a call: enough for a fast network's delay.
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
@@ -47,27 +53,29 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// What the connections of all listeners share.
 #[derive(Debug, Clone)]
-pub(super) struct Connections {
+pub struct Connections {
     limits: ConnectionLimits,
     places: Arc<Semaphore>,
     calls: OpenCalls,
 }
 
 impl Connections {
-    pub(super) fn new(limits: ConnectionLimits, calls: OpenCalls) -> Self {
+    /// No connection yet. `calls` counts the calls on all of them.
+    pub fn new(limits: ConnectionLimits, calls: OpenCalls) -> Self {
         Self { limits, places: Arc::new(Semaphore::new(limits.max_connections)), calls }
     }
 
     /// Accepts on `listener` until `stop` is done, then waits for the open calls of all
     /// connections. That wait has no bound of its own; drop the future to cut it short.
-    pub(super) async fn serve<L, S>(self, listener: L, service: S, stop: impl Future<Output = ()>)
+    pub async fn serve<L, S, B>(self, listener: L, service: S, stop: impl Future<Output = ()>)
     where
         L: Accept,
-        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>
             + Clone
             + Send
             + 'static,
         S::Future: Send,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static,
     {
         let builder = builder(&self.limits);
         let stopping = watch::Sender::new(false);
@@ -128,15 +136,16 @@ struct Connection<S> {
     limits: ConnectionLimits,
 }
 
-impl<S> Connection<S>
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send,
-{
-    async fn serve(self, socket: impl Socket, stopped: impl Future<Output = ()>) {
+impl<S> Connection<S> {
+    async fn serve<B>(self, socket: impl Socket, stopped: impl Future<Output = ()>)
+    where
+        S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static,
+    {
         tokio::pin!(stopped);
         // Before its first words a connection has no call, so it can be dropped at any time.
         let greeted = tokio::select! {
@@ -156,7 +165,7 @@ where
         let Self { service, builder, calls, limits } = self;
         let service = tower::service_fn(move |request: http::Request<Incoming>| {
             let call = calls.begin();
-            let answer = service.clone().oneshot(request.map(Body::new));
+            let answer = service.clone().oneshot(request);
             async move {
                 let response = answer.await?;
                 Ok::<_, Infallible>(response.map(|body| CountedBody::new(body, call)))
@@ -267,7 +276,7 @@ fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.handshake)
+        .header_read_timeout(limits.http1_idle)
         .max_buf_size(header_bytes.max(HTTP1_BUFFER_BYTES));
     builder
 }
