@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"example.com/onnxd/client/inference"
+	pb "example.com/onnxd/client/inference"
 )
 
 const (
@@ -39,10 +39,10 @@ func magikaRow(content []byte) []int32 {
 	return row
 }
 
-func magikaRequest(row []int32) *inference.ModelInferRequest {
-	return &inference.ModelInferRequest{
+func magikaRequest(row []int32) *pb.ModelInferRequest {
+	return &pb.ModelInferRequest{
 		ModelName: "magika",
-		Inputs: []*inference.ModelInferRequest_InferInputTensor{
+		Inputs: []*pb.ModelInferRequest_InferInputTensor{
 			{Name: "bytes", Datatype: "INT32", Shape: []int64{1, int64(len(row))}},
 		},
 		RawInputContents: [][]byte{littleEndian(row)},
@@ -56,7 +56,7 @@ func readLabels(models string) ([]string, error) {
 }
 
 // bestLabel gives the label with the largest score; the first one wins a tie.
-func bestLabel(answer *inference.ModelInferResponse, labels []string) (string, float32, error) {
+func bestLabel(answer *pb.ModelInferResponse, labels []string) (string, float32, error) {
 	scores, err := float32s(answer, 0)
 	if err != nil {
 		return "", 0, err
@@ -83,7 +83,7 @@ func littleEndian(numbers any) []byte {
 }
 
 // float32s reads the numbers of one output.
-func float32s(answer *inference.ModelInferResponse, output int) ([]float32, error) {
+func float32s(answer *pb.ModelInferResponse, output int) ([]float32, error) {
 	if output >= len(answer.RawOutputContents) {
 		return nil, errors.New("the answer lacks an output")
 	}

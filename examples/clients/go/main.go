@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"example.com/onnxd/client/inference"
+	pb "example.com/onnxd/client/inference"
 )
 
 //go:generate go tool -modfile=tools.mod buf generate ../../../proto
@@ -58,7 +58,7 @@ func run(ctx context.Context, addr, models string, args []string) error {
 		return err
 	}
 	defer conn.Close()
-	client := inference.NewGRPCInferenceServiceClient(conn)
+	client := pb.NewGRPCInferenceServiceClient(conn)
 
 	switch {
 	case len(args) == 2 && args[0] == "classify":
@@ -75,7 +75,7 @@ func run(ctx context.Context, addr, models string, args []string) error {
 	return errUsage
 }
 
-func classify(ctx context.Context, client inference.GRPCInferenceServiceClient, models, file string) error {
+func classify(ctx context.Context, client pb.GRPCInferenceServiceClient, models, file string) error {
 	labels, err := readLabels(models)
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func classify(ctx context.Context, client inference.GRPCInferenceServiceClient, 
 	return nil
 }
 
-func speech(ctx context.Context, client inference.GRPCInferenceServiceClient, file string) error {
+func speech(ctx context.Context, client pb.GRPCInferenceServiceClient, file string) error {
 	samples, err := readWAV(file)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func speech(ctx context.Context, client inference.GRPCInferenceServiceClient, fi
 	return nil
 }
 
-func passDeadline(ctx context.Context, client inference.GRPCInferenceServiceClient) error {
+func passDeadline(ctx context.Context, client pb.GRPCInferenceServiceClient) error {
 	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 	defer cancel()
 	detector, err := newDetector(ctx, client)
@@ -150,7 +150,7 @@ func passDeadline(ctx context.Context, client inference.GRPCInferenceServiceClie
 	return nil
 }
 
-func cancelStream(ctx context.Context, client inference.GRPCInferenceServiceClient) error {
+func cancelStream(ctx context.Context, client pb.GRPCInferenceServiceClient) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	detector, err := newDetector(ctx, client)
@@ -168,7 +168,7 @@ func cancelStream(ctx context.Context, client inference.GRPCInferenceServiceClie
 	return nil
 }
 
-func sendMistake(ctx context.Context, client inference.GRPCInferenceServiceClient) error {
+func sendMistake(ctx context.Context, client pb.GRPCInferenceServiceClient) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	_, err := client.ModelInfer(ctx, magikaRequest([]int32{1, 2, 3}))

@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	"example.com/onnxd/client/inference"
+	pb "example.com/onnxd/client/inference"
 )
 
 const (
@@ -24,12 +24,12 @@ var silence = make([]float32, fresh)
 // detector sends one recording through silero-vad. It carries what the model must hear again: the
 // last samples and the state of the step before.
 type detector struct {
-	stream grpc.BidiStreamingClient[inference.ModelInferRequest, inference.ModelStreamInferResponse]
+	stream grpc.BidiStreamingClient[pb.ModelInferRequest, pb.ModelStreamInferResponse]
 	window []float32
 	state  []byte
 }
 
-func newDetector(ctx context.Context, client inference.GRPCInferenceServiceClient) (*detector, error) {
+func newDetector(ctx context.Context, client pb.GRPCInferenceServiceClient) (*detector, error) {
 	stream, err := client.ModelStreamInfer(ctx)
 	return &detector{
 		stream: stream,
@@ -89,15 +89,15 @@ func (d *detector) listen(samples []float32) ([]float32, error) {
 }
 
 // request holds the state as it came: only the model needs to understand it.
-func (d *detector) request() *inference.ModelInferRequest {
-	return &inference.ModelInferRequest{
+func (d *detector) request() *pb.ModelInferRequest {
+	return &pb.ModelInferRequest{
 		ModelName: "silero-vad",
-		Inputs: []*inference.ModelInferRequest_InferInputTensor{
+		Inputs: []*pb.ModelInferRequest_InferInputTensor{
 			{Name: "input", Datatype: "FP32", Shape: []int64{1, overlap + fresh}},
 			{Name: "state", Datatype: "FP32", Shape: []int64{2, 1, 128}},
 			{Name: "sr", Datatype: "INT64"},
 		},
-		Outputs: []*inference.ModelInferRequest_InferRequestedOutputTensor{
+		Outputs: []*pb.ModelInferRequest_InferRequestedOutputTensor{
 			{Name: "output"}, {Name: "stateN"},
 		},
 		RawInputContents: [][]byte{littleEndian(d.window), d.state, littleEndian(int64(sampleRate))},

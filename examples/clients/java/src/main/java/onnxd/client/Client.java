@@ -25,10 +25,16 @@ import picocli.CommandLine.RunLast;
  */
 @Command(name = "client", synopsisSubcommandLabel = "COMMAND")
 final class Client {
-  @Option(names = "--addr", defaultValue = "127.0.0.1:8001", description = "gRPC address of the server")
+  @Option(
+      names = "--addr",
+      defaultValue = "127.0.0.1:8001",
+      description = "gRPC address of the server")
   private String addr;
 
-  @Option(names = "--models", defaultValue = "models", description = "folder of the models, which has their labels")
+  @Option(
+      names = "--models",
+      defaultValue = "models",
+      description = "folder of the models, which has their labels")
   private Path models;
 
   /** One step without a sound. */
