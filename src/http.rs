@@ -23,11 +23,12 @@ use axum::Router;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use hyper::body::Incoming;
 use serde::Deserialize;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tonic::Request;
@@ -89,7 +90,7 @@ fn router(service: Arc<InferenceService>) -> Router {
     Router::new()
         .route("/v2", get(server_metadata))
         .route("/v2/", get(server_metadata))
-        .route("/v2/health/live", get(|| async { StatusCode::OK }))
+        .route("/v2/health/live", get(|| async { Json(json!({ "live": true })) }))
         .route("/v2/health/ready", get(server_ready))
         .route("/v2/models/stats", get(statistics))
         .nest("/v2/models/{model}", models.clone())
@@ -123,9 +124,10 @@ async fn server_metadata(State(service): Service) -> Result<Response, Failure> {
     describe::response("inference.ServerMetadataResponse", &message)
 }
 
-async fn server_ready(State(service): Service) -> Result<StatusCode, Failure> {
+async fn server_ready(State(service): Service) -> Result<Response, Failure> {
     let answer = service.server_ready(Request::new(pb::ServerReadyRequest {})).await?;
-    Ok(readiness(answer.into_inner().ready))
+    let ready = answer.into_inner().ready;
+    Ok((readiness(ready), Json(json!({ "ready": ready }))).into_response())
 }
 
 fn readiness(ready: bool) -> StatusCode {
@@ -135,9 +137,10 @@ fn readiness(ready: bool) -> StatusCode {
 async fn ready(
     State(service): Service,
     Path(Model { model: name, version }): Path<Model>,
-) -> Result<StatusCode, Failure> {
-    let request = Request::new(pb::ModelReadyRequest { name, version });
-    Ok(readiness(service.model_ready(request).await?.into_inner().ready))
+) -> Result<Response, Failure> {
+    let request = Request::new(pb::ModelReadyRequest { name: name.clone(), version });
+    let ready = service.model_ready(request).await?.into_inner().ready;
+    Ok((readiness(ready), Json(json!({ "name": name, "ready": ready }))).into_response())
 }
 
 async fn metadata(
@@ -184,7 +187,7 @@ async fn index(State(service): Service, body: Bytes) -> Result<Response, Failure
     let request = pb::RepositoryIndexRequest { ready: question.ready, ..Default::default() };
     let answer = service.repository_index(Request::new(request)).await?.into_inner();
     let line = |model: pb::repository_index_response::ModelIndex| {
-        serde_json::json!({
+        json!({
             "name": model.name,
             "version": model.version,
             "state": model.state,
@@ -192,22 +195,22 @@ async fn index(State(service): Service, body: Bytes) -> Result<Response, Failure
         })
     };
     let lines: Vec<_> = answer.models.into_iter().map(line).collect();
-    Ok(axum::Json(lines).into_response())
+    Ok(Json(lines).into_response())
 }
 
 /// NVIDIA's tools ask for regions before they use any.
 async fn no_regions() -> Response {
-    axum::Json(serde_json::json!([])).into_response()
+    Json(json!([])).into_response()
 }
 
 async fn unknown(uri: http::Uri) -> Failure {
     let path = crate::model::quoted(uri.path());
     let parts: Vec<&str> = uri.path().split('/').collect();
-    let is_known = match parts[..] {
-        ["", "v2", "systemsharedmemory" | "cudasharedmemory" | "trace" | "logging", ..] => true,
-        ["", "v2", "models", _, "trace", ..] => true,
-        _ => false,
-    };
+    let is_known = matches!(
+        parts[..],
+        ["", "v2", "systemsharedmemory" | "cudasharedmemory" | "trace" | "logging", ..]
+            | ["", "v2", "models", _, "trace", ..]
+    );
     if is_known {
         let text = format!("{path} is not served: shared memory, traces and logs are not callers'");
         return Failure::new(StatusCode::NOT_IMPLEMENTED, text);
