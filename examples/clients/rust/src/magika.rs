@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use tonic::Request;
+use tonic::{Code, Request};
 
 use crate::pb::ModelInferRequest;
 use crate::{Client, Error, code_name, within};
@@ -63,9 +63,10 @@ pub async fn error(client: &mut Client) -> Result<(), Error> {
     let request = ModelInferRequest::to("magika").input("bytes", "INT32", &[1, 3], row);
     match client.model_infer(request).await {
         Ok(_) => Err("the server took a row of three values".into()),
-        Err(status) => {
+        Err(status) if status.code() == Code::InvalidArgument => {
             println!("error: {}: {}", code_name(status.code()), status.message());
             Ok(())
         }
+        Err(status) => Err(status.into()),
     }
 }
