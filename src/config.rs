@@ -12,6 +12,7 @@ use std::time::Duration;
 pub mod memory;
 pub mod model;
 pub mod settings;
+pub mod triton;
 mod values;
 
 pub use model::ModelConfig;
