@@ -2,7 +2,9 @@
 //!
 //! The text format is read by `prost-reflect` with the schema `model_config.proto`. Its parser
 //! calls itself for each message inside a message, and a spelling for messages of any type
-//! (`[domain/type] { … }`) lets a text nest without end, so size and depth are bounded before.
+//! (`[domain/type] { … }`) lets a text nest without end, so size and depth are bounded before. It
+//! also wants a colon in front of every list, where the format has none to ask for in front of a
+//! list of messages (`input [ { … } ]`, the usual form): the colon is put in before.
 //!
 //! Source: Protocol Buffers, "Text Format Language Specification".
 
@@ -40,10 +42,12 @@ pub(super) fn read(text: &str) -> Result<DynamicMessage, ConfigErrors> {
         let problem = format!("has {} bytes, the most is {MAX_BYTES}", text.len());
         return Err(ConfigErrors::one("text", problem));
     }
-    if let Some(offset) = too_deep(text) {
+    let scan = Scan::of(text);
+    if let Some(offset) = scan.too_deep {
         let problem = format!("nests deeper than {MAX_DEPTH} messages");
         return Err(ConfigErrors::one(&line(text, offset), problem));
     }
+    let text = &with_colons(text, &scan.bare_lists);
     let Some(schema) = schema() else {
         return Err(ConfigErrors::one("schema", "this build has none".to_owned()));
     };
@@ -60,37 +64,79 @@ fn line(text: &str, offset: usize) -> String {
     format!("line {}", before.iter().filter(|byte| **byte == b'\n').count() + 1)
 }
 
-/// Where the text first nests too deep. Brackets in strings and comments are none. Where a string
+/// What is seen of a text from its brackets. Those in strings and comments are none. Where a string
 /// or a bracket does not end as the format wants, the parser stops, and so does this.
-fn too_deep(text: &str) -> Option<usize> {
-    let mut depth = 0_usize;
-    let mut bytes = text.bytes().enumerate();
-    while let Some((offset, byte)) = bytes.next() {
-        match byte {
-            b'#' => {
-                bytes.find(|(_, byte)| *byte == b'\n')?;
-            }
-            quote @ (b'"' | b'\'') => loop {
-                match bytes.next()?.1 {
-                    b'\\' => {
-                        bytes.next()?;
+#[derive(Default)]
+struct Scan {
+    /// Where it first nests too deep.
+    too_deep: Option<usize>,
+    /// Where a list begins right after a name, without a colon.
+    bare_lists: Vec<usize>,
+}
+
+impl Scan {
+    fn of(text: &str) -> Self {
+        let mut scan = Self::default();
+        // The only outcome is what was seen.
+        let _ended_early = scan.walk(text).is_none();
+        scan
+    }
+
+    fn walk(&mut self, text: &str) -> Option<()> {
+        let mut depth = 0_usize;
+        let mut after_name = false;
+        let mut bytes = text.bytes().enumerate();
+        while let Some((offset, byte)) = bytes.next() {
+            match byte {
+                b'#' => {
+                    bytes.find(|(_, byte)| *byte == b'\n')?;
+                    continue;
+                }
+                quote @ (b'"' | b'\'') => skip_string(&mut bytes, quote)?,
+                b'{' | b'<' | b'[' => {
+                    depth += 1;
+                    if depth > MAX_DEPTH {
+                        self.too_deep = Some(offset);
+                        return None;
                     }
-                    b'\n' => return None,
-                    byte if byte == quote => break,
-                    _ => {}
+                    if byte == b'[' && after_name {
+                        self.bare_lists.push(offset);
+                    }
                 }
-            },
-            b'{' | b'<' | b'[' => {
-                depth += 1;
-                if depth > MAX_DEPTH {
-                    return Some(offset);
-                }
+                b'}' | b'>' | b']' => depth = depth.checked_sub(1)?,
+                _ => {}
             }
-            b'}' | b'>' | b']' => depth = depth.checked_sub(1)?,
+            if !byte.is_ascii_whitespace() {
+                after_name = byte.is_ascii_alphanumeric() || byte == b'_';
+            }
+        }
+        Some(())
+    }
+}
+
+/// Goes to the end of a string; `None` if it has none on its line.
+fn skip_string(bytes: &mut impl Iterator<Item = (usize, u8)>, quote: u8) -> Option<()> {
+    loop {
+        match bytes.next()?.1 {
+            b'\\' => drop(bytes.next()?),
+            b'\n' => return None,
+            byte if byte == quote => return Some(()),
             _ => {}
         }
     }
-    None
+}
+
+/// The text with a colon at each of the offsets, on the same lines.
+fn with_colons(text: &str, offsets: &[usize]) -> String {
+    let mut whole = String::with_capacity(text.len() + offsets.len());
+    let mut from = 0;
+    for offset in offsets {
+        whole.push_str(text.get(from..*offset).unwrap_or_default());
+        whole.push(':');
+        from = *offset;
+    }
+    whole.push_str(text.get(from..).unwrap_or_default());
+    whole
 }
 
 #[cfg(test)]
@@ -117,6 +163,7 @@ mod tests {
 
     #[test]
     fn brackets_count_only_outside_of_strings_and_comments() {
+        let too_deep = |text: &str| Scan::of(text).too_deep;
         assert_eq!(too_deep(&"{[<".repeat(20)), Some(MAX_DEPTH));
         assert_eq!(too_deep(&"{}".repeat(100)), None);
         assert_eq!(too_deep(&"# {{{{\n".repeat(100)), None);
@@ -127,5 +174,21 @@ mod tests {
         let nested = "[a/inference.ModelConfig] {".repeat(30_000);
         assert!(problem(&nested).contains("nests deeper"), "{}", problem(&nested));
         assert!(problem(&" ".repeat(MAX_BYTES + 1)).contains("the most is"));
+    }
+
+    #[test]
+    fn a_list_of_messages_needs_no_colon() {
+        for text in [
+            "input [ { name: 'a' }, { name: 'b' } ]",
+            "input\n# they [\n[ { name: 'a' }, < name: 'b' > ]",
+            "input: [ { name: 'a' }, { name: 'b' } ]",
+            "input { name: 'a' } input: { name: 'b' };",
+        ] {
+            let message = read(text).unwrap();
+            let inputs = message.get_field_by_name("input").unwrap().into_owned();
+            assert_eq!(inputs.as_list().unwrap().len(), 2, "{text}");
+        }
+        assert!(read("name: \"input [\"").is_ok());
+        assert!(problem("input [ { name: 'a' }\n{ } ]").starts_with("line 2: expected ','"));
     }
 }
