@@ -2,7 +2,7 @@
 //!
 //! A model needs no file. The file is for what cannot be read from the model: how to batch, where
 //! to run, which axis holds the rows when the graph does not say. All mistakes are reported at
-//! once, with their keys.
+//! once, with their keys. Triton's `config.pbtxt` says the same and is read in [`super::triton`].
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -93,14 +93,18 @@ impl Reader {
         if entries.len() > 1 {
             self.ignore("model_warmup", "but for the shapes of the first entry");
         }
-        let declared = &self.config.declared;
-        let leading = declared.rows == DeclaredRows::Leading;
+        let leading = self.config.declared.rows == DeclaredRows::Leading;
         for (name, input) in first.entries("inputs") {
             let Some(input) = input.as_message().map(Node) else { continue };
-            let reshape = declared.inputs.iter().find(|it| it.name == name && it.reshape.is_some());
-            // The shape that the model sees is said already.
-            if reshape.is_some() {
-                continue;
+            let inputs = &mut self.config.declared.inputs;
+            match inputs.iter().find(|it| it.name == name) {
+                // The shape that the model sees is said already.
+                Some(known) if known.reshape.is_some() => continue,
+                Some(_) => {}
+                // So that a name that the model lacks is found.
+                None => {
+                    inputs.push(DeclaredTensor { name: name.to_owned(), ..Default::default() });
+                }
             }
             let dims = input.numbers("dims");
             if dims.iter().any(|size| *size < 1) {
