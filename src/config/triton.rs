@@ -169,12 +169,11 @@ impl Reader {
             let numbers = specific.numbers("versions");
             let versions: Option<BTreeSet<ModelVersion>> =
                 numbers.iter().map(|number| version(*number)).collect();
-            match versions.filter(|versions| !versions.is_empty()) {
-                Some(versions) => self.config.version_policy = VersionPolicy::Specific(versions),
-                None => {
-                    let problem = "expected versions of at least 1".to_owned();
-                    self.errors.push("version_policy.specific.versions", problem);
-                }
+            if let Some(versions) = versions.filter(|versions| !versions.is_empty()) {
+                self.config.version_policy = VersionPolicy::Specific(versions);
+            } else {
+                let problem = "expected versions of at least 1".to_owned();
+                self.errors.push("version_policy.specific.versions", problem);
             }
         }
     }

@@ -58,9 +58,10 @@ pub fn select(model: &FoundModel, config: &ModelConfig) -> Vec<(ModelSource, Mod
     let source = |version: ModelVersion| {
         let key = ModelKey { name: model.name.clone(), version };
         let found = &model.versions[&version];
-        let path = match model.is_single_file {
-            true => found.clone(),
-            false => found.with_file_name(&config.model_file),
+        let path = if model.is_single_file {
+            found.clone()
+        } else {
+            found.with_file_name(&config.model_file)
         };
         (ModelSource { key, path }, config.clone())
     };

@@ -137,7 +137,6 @@ fn walk(message: &DynamicMessage, above: &str, tell: &mut impl FnMut(&str, Outco
             }
             Value::Map(values) => {
                 // The order of the entries is not seen: what is told is put in order.
-                #[expect(clippy::iter_over_hash_type, reason = "collected into an ordered set")]
                 for inner in values.values().filter_map(Value::as_message) {
                     walk(inner, &path, tell);
                 }

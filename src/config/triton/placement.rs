@@ -184,13 +184,11 @@ impl Reader {
         if key.starts_with("trt_") {
             return own(key, value);
         }
-        match TENSORRT_OPTIONS.iter().find(|(known, _)| *known == key) {
-            Some((_, name)) => own(name, value),
-            None => {
-                self.ignored.insert(path);
-                None
-            }
+        let known = TENSORRT_OPTIONS.iter().find(|(known, _)| *known == key);
+        if known.is_none() {
+            self.ignored.insert(path);
         }
+        known.and_then(|(_, name)| own(name, value))
     }
 
     /// Adds options to those that a provider has.
@@ -201,10 +199,10 @@ impl Reader {
     }
 }
 
-fn accelerators<'a>(file: Node<'a>) -> Option<Node<'a>> {
+fn accelerators(file: Node<'_>) -> Option<Node<'_>> {
     file.child("optimization")?.child("execution_accelerators")
 }
 
-fn gpu_accelerators<'a>(file: Node<'a>) -> Vec<Node<'a>> {
+fn gpu_accelerators(file: Node<'_>) -> Vec<Node<'_>> {
     accelerators(file).map_or_else(Vec::new, |it| it.children("gpu_execution_accelerator"))
 }

@@ -69,20 +69,17 @@ impl Reader {
             };
             self.errors.check(&format!("{path} reshape"), tried);
         }
-        let layout = match kind {
-            "input" => match tensor.word("format").as_str() {
+        let mut layout = ImageLayout::None;
+        if kind == "input" {
+            layout = match tensor.word("format").as_str() {
                 "FORMAT_NHWC" => ImageLayout::Nhwc,
                 "FORMAT_NCHW" => ImageLayout::Nchw,
                 _ => ImageLayout::None,
-            },
-            _ => {
-                let labels = tensor.text("label_filename");
-                if !labels.is_empty() {
-                    self.config.label_files.insert(name.clone(), labels.to_owned());
-                }
-                ImageLayout::None
-            }
-        };
+            };
+        } else if !tensor.text("label_filename").is_empty() {
+            let labels = tensor.text("label_filename").to_owned();
+            self.config.label_files.insert(name.clone(), labels);
+        }
         DeclaredTensor { name, dtype, dims, reshape, layout }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Imported, parse};
 use crate::config::Config;
 use crate::config::model::{Batching, GraphOptimization, ModelConfig, Provider};
+use crate::model::ModelVersion;
 use crate::model::declared::{DeclaredRows, ImageLayout};
 use crate::repository::version_policy::VersionPolicy;
 use crate::tensor::DataType;
@@ -150,7 +151,7 @@ fn version_policies_of_all_kinds() {
     assert_eq!(import("versions_all").0.version_policy, VersionPolicy::All);
     let (config, _) = import("versions_specific");
     let VersionPolicy::Specific(versions) = config.version_policy else { panic!() };
-    assert_eq!(versions.into_iter().map(|it| it.number()).collect::<Vec<_>>(), [1, 7]);
+    assert_eq!(versions.into_iter().map(ModelVersion::number).collect::<Vec<_>>(), [1, 7]);
     assert_eq!(config.model_file, "net.onnx");
 }
 
@@ -284,8 +285,8 @@ fn long_lists_are_cut() {
     let many = "input { }".repeat(1000);
     let errors = text(&many).unwrap_err();
     assert!(errors.ends_with("\nand: 968 more problems"), "{errors}");
-    let names: String =
-        (0..99).map(|name| format!("parameters {{ key: \"p{name}\" value {{ }} }}")).collect();
+    let names = (0..99).map(|name| format!("parameters {{ key: \"p{name}\" value {{ }} }}"));
+    let names = names.collect::<Vec<_>>().concat();
     let warning = parse(&names, "m", &defaults()).unwrap().warning().unwrap();
     assert!(warning.ends_with(" and 67 more"), "{warning}");
 }

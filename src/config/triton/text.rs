@@ -60,8 +60,8 @@ pub(super) fn read(text: &str) -> Result<DynamicMessage, ConfigErrors> {
 
 /// The line that a byte stands on.
 fn line(text: &str, offset: usize) -> String {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    format!("line {}", before.iter().filter(|byte| **byte == b'\n').count() + 1)
+    let ends = text.bytes().take(offset).filter(|byte| *byte == b'\n');
+    format!("line {}", ends.count() + 1)
 }
 
 /// What is seen of a text from its brackets. Those in strings and comments are none. Where a string
