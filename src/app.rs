@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, ControlMode};
+use crate::connection::calls::OpenCalls;
 use crate::grpc::GrpcServer;
-use crate::grpc::calls::OpenCalls;
+
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::control::{self, ModelControl};
@@ -27,13 +28,18 @@ use crate::worker::ModelLoader;
 use crate::{admin, http};
 
 pub mod banner;
+mod local;
 pub mod signal;
+
+pub use local::LocalListener;
 
 /// Bound sockets of the three ports.
 #[derive(Debug)]
 pub struct Listeners {
     /// Data port.
     pub grpc: TcpListener,
+    /// The data port's Unix socket.
+    pub local: Option<LocalListener>,
     /// REST port.
     pub http: TcpListener,
     /// Operator's port.
@@ -50,6 +56,14 @@ pub enum StartError {
         port: &'static str,
         /// The address.
         address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A Unix socket cannot be had.
+    #[error("cannot listen on {path}: {source}")]
+    BindLocal {
+        /// Its path.
+        path: String,
         /// The system's reason.
         source: io::Error,
     },
@@ -85,6 +99,7 @@ impl Listeners {
         };
         Ok(Self {
             grpc: bind("gRPC", config.grpc_addr).await?,
+            local: config.grpc_socket.as_deref().map(LocalListener::bind).transpose()?,
             http: bind("REST", config.http_addr).await?,
             admin: bind("admin", config.admin_addr).await?,
         })
@@ -232,6 +247,8 @@ impl Ports {
             repository: Arc::clone(repository),
             requests: config.requests,
             connections: config.connections,
+            compression: config.compression.clone(),
+            cross_origin: config.cross_origin.clone(),
             reflection: config.reflection,
             open_calls: self.open_calls.clone(),
             stopping: stop.subscribe(),
@@ -240,7 +257,8 @@ impl Ports {
         let operator = grpc.operator(is_explicit.then(|| control.clone()))?;
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
-            if let Err(error) = grpc.serve(listeners.grpc, stopped).await {
+            let (local, _file) = listeners.local.map(LocalListener::into_parts).unzip();
+            if let Err(error) = grpc.serve(listeners.grpc, local, stopped).await {
                 tracing::error!(%error, "the data port could not be served");
             }
         });

@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod limits;
 pub mod memory;
 pub mod model;
 pub mod settings;
 pub mod triton;
 mod values;
 
+pub use limits::{Compression, ConnectionLimits, CrossOrigin, RequestLimits, StreamOrder};
 pub use model::ModelConfig;
 
 /// Settings of a server, complete and checked.
@@ -30,6 +32,12 @@ pub struct Config {
     pub model_control: ControlMode,
     /// Refuse to start if any model cannot be loaded.
     pub strict: bool,
+    /// Unix socket that the data port is served on too.
+    pub grpc_socket: Option<PathBuf>,
+    /// Encodings of messages.
+    pub compression: Vec<Compression>,
+    /// Pages that may call from a browser; `None` for none.
+    pub cross_origin: Option<CrossOrigin>,
     /// Serve gRPC reflection.
     pub reflection: bool,
     /// Path of the ONNX Runtime library; `None` searches.
@@ -69,51 +77,6 @@ pub enum ControlMode {
         /// Time between two looks.
         every: Duration,
     },
-}
-
-/// Limits on requests.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestLimits {
-    /// Largest message.
-    pub max_message_bytes: usize,
-    /// Deadline of a request that brings none.
-    pub default_timeout: Duration,
-    /// Longest deadline that a request may bring.
-    pub max_timeout: Duration,
-    /// Messages of one stream in flight.
-    pub stream_window: usize,
-    /// Order of answers on a stream.
-    pub stream_order: StreamOrder,
-}
-
-/// Order of answers on a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StreamOrder {
-    /// As the requests came.
-    Request,
-    /// As they are ready.
-    Completion,
-}
-
-/// Limits on connections to the data port.
-#[derive(Debug, Clone, Copy)]
-pub struct ConnectionLimits {
-    /// Open at a time.
-    pub max_connections: usize,
-    /// Time for its first words.
-    pub handshake: Duration,
-    /// Concurrent calls on one.
-    pub max_streams: u32,
-    /// Calls reset by the client before they were accepted.
-    pub max_pending_resets: usize,
-    /// Calls reset by the server over a connection's life.
-    pub max_local_resets: usize,
-    /// Size of a call's headers.
-    pub max_header_bytes: u32,
-    /// Silence after which a ping is sent.
-    pub keepalive: Duration,
-    /// How long to wait for its answer.
-    pub keepalive_timeout: Duration,
 }
 
 /// Form of the log lines.
@@ -286,6 +249,13 @@ impl Reader<'_> {
         let model_control = self.model_control();
         let strict = self.value("strict", values::boolean);
         let reflection = self.value("reflection", values::boolean);
+        let encodings = [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
+        let compression = self.value("compression", |text| match text {
+            "" => Ok(Vec::new()),
+            names => values::list(names, |name| values::choice(name, &encodings)),
+        });
+        let cross_origin = self.value("cors_allow_origins", values::pages);
+        let socket = (self.text)("grpc_socket").0;
         let telemetry = self.value("telemetry", values::boolean);
         let log_format = self.value("log_format", |text| values::choice(text, &formats));
         let memory = self.value("request_memory_bytes", |text| values::number(text, 0_usize));
@@ -301,6 +271,9 @@ impl Reader<'_> {
             model_control: model_control?,
             strict: strict?,
             reflection: reflection?,
+            grpc_socket: (!socket.is_empty()).then(|| socket.into()),
+            compression: compression?,
+            cross_origin: cross_origin?,
             runtime_library: (!library.is_empty()).then(|| library.into()),
             telemetry: telemetry?,
             log: (self.text)("log").0,
@@ -370,6 +343,9 @@ impl Reader<'_> {
         let max_header_bytes = self.value("max_header_bytes", |text| values::number(text, 1024));
         let keepalive = self.value("keepalive_ms", values::millis);
         let keepalive_timeout = self.value("keepalive_timeout_ms", values::millis);
+        let http1_idle = self.value("http1_idle_ms", values::millis);
+        let max_age = self.value("max_connection_age_ms", values::millis);
+        let max_age_grace = self.value("max_connection_age_grace_ms", values::millis);
         Some(ConnectionLimits {
             max_connections: max_connections?,
             handshake: handshake?,
@@ -379,6 +355,9 @@ impl Reader<'_> {
             max_header_bytes: max_header_bytes?,
             keepalive: keepalive?,
             keepalive_timeout: keepalive_timeout?,
+            http1_idle: http1_idle?,
+            max_age: max_age?,
+            max_age_grace: max_age_grace?,
         })
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! async side: no tensor byte is copied, nothing blocks
 //!
-//!   grpc::connection   accepts, within limits
+//!   connection         accepts, within limits
 //!   grpc::wire         bounds a message before it is decoded
 //!   grpc (trait impl)  deadline from `grpc-timeout`, once
 //!   grpc::inference    the path below, as five calls in a row
@@ -57,10 +57,11 @@
 //! | 6 | [`telemetry`] | logs and metrics |
 //! | 7 | [`worker`] | threads that run batches; the [`worker::Executor`] seam |
 //! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
-//! | 9 | [`pb`] | generated messages |
-//! | 10 | [`grpc`], [`http`], [`admin`] | the three ports |
-//! | 11 | [`app`], [`mod@bench`] | put together, run, drain; load on a server |
-//! | 12 | [`cli`] | subcommands |
+//! | 9 | [`pb`], [`connection`] | generated messages; accepting and bounding connections |
+//! | 10 | [`grpc`] | the data port |
+//! | 11 | [`http`], [`admin`] | the REST port, which takes the path of `grpc`; the operator's port |
+//! | 12 | [`app`], [`mod@bench`] | put together, run, drain; load on a server |
+//! | 13 | [`cli`] | subcommands |
 //!
 //! # What holds everywhere
 //!
@@ -82,6 +83,7 @@ pub mod batcher;
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod connection;
 pub mod deadline;
 pub mod error;
 pub mod grpc;

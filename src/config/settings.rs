@@ -39,6 +39,11 @@ pub const SERVER: &[Setting] = &[
         "127.0.0.1:8001",
         "Address of the gRPC data port. Port 0: the system chooses",
     ),
+    setting(
+        "grpc_socket",
+        "",
+        "Unix socket to serve the data port on too, for callers on this host",
+    ),
     setting("http_addr", "127.0.0.1:8000", "Address of the REST port. Port 0: the system chooses"),
     setting(
         "admin_addr",
@@ -55,6 +60,16 @@ pub const SERVER: &[Setting] = &[
     setting("poll_ms", "5000", "Time between two looks at the disk where model_control is poll"),
     setting("strict", "false", "Refuse to start if any model cannot be loaded"),
     setting("reflection", "true", "Serve gRPC reflection, which grpcurl needs"),
+    setting(
+        "compression",
+        "",
+        "Encodings of messages that are read, and used towards callers that read them: gzip, zstd",
+    ),
+    setting(
+        "cors_allow_origins",
+        "",
+        "Sites whose pages may call from a browser, separated by commas; * is any",
+    ),
     setting("runtime_library", "", "Path of libonnxruntime.so; searched for when empty"),
     setting("telemetry", "false", "Let ONNX Runtime send usage data to its maker"),
     setting("log", "info", "Log filter: a level, or target=level pairs separated by commas"),
@@ -92,6 +107,22 @@ pub const SERVER: &[Setting] = &[
         "keepalive_timeout_ms",
         "10000",
         "Close a connection that does not answer a ping for this time",
+    ),
+    // Longer than clients keep unused connections; half a head is held no longer either.
+    setting(
+        "http1_idle_ms",
+        "60000",
+        "Close an HTTP/1.1 connection that brings no request for this time",
+    ),
+    setting(
+        "max_connection_age_ms",
+        "0",
+        "Ask a peer to connect anew at this age, a tenth more or less; 0: never",
+    ),
+    setting(
+        "max_connection_age_grace_ms",
+        "60000",
+        "Longest time that the calls of such a connection have to end",
     ),
     setting(
         "drain_pause_ms",

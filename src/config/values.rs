@@ -4,6 +4,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::CrossOrigin;
+
 /// A whole number of at least `least`.
 pub(super) fn number<T>(text: &str, least: T) -> Result<T, String>
 where
@@ -41,6 +43,26 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
         .ok()
         .and_then(|mut all| all.next())
         .ok_or_else(|| format!("expected HOST:PORT, got {text:?}"))
+}
+
+/// Sites whose pages may call: none, `*`, or `scheme://host[:port]` separated by commas.
+pub(super) fn pages(text: &str) -> Result<Option<CrossOrigin>, String> {
+    match text.trim() {
+        "" => Ok(None),
+        "*" => Ok(Some(CrossOrigin::Any)),
+        sites => list(sites, site).map(|sites| Some(CrossOrigin::These(sites))),
+    }
+}
+
+fn site(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let is_plain = |character: char| {
+        character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | ':' | '[' | ']')
+    };
+    match host {
+        Some(host) if !host.is_empty() && host.chars().all(is_plain) => Ok(text.to_owned()),
+        _ => Err(format!("expected * or scheme://host[:port] without a path, got {text:?}")),
+    }
 }
 
 /// One of the named values.

@@ -86,18 +86,7 @@ impl TestServer {
     ) -> Self {
         let models = tempfile::tempdir().unwrap();
         lay_out(models.path(), names);
-        // No first runs, so that tests see their own runs only; rows meet up to the maximum.
-        let mut given: BTreeMap<&str, &str> = BTreeMap::from([
-            ("grpc_addr", "127.0.0.1:0"),
-            ("http_addr", "127.0.0.1:0"),
-            ("admin_addr", "127.0.0.1:0"),
-            ("warmup_ms", "0"),
-            ("batching", "fixed"),
-        ]);
-        given.extend(settings.iter().copied());
-        let config =
-            Config::resolve(|key| given.get(key).map(|text| ((*text).to_owned(), Origin::Flag)));
-        let config = config.unwrap();
+        let config = config(settings);
         let listeners = Listeners::bind(&config).await.unwrap();
         let path = models.path().to_owned();
         let app = App::build(config, path, Arc::new(loader.clone()), listeners, "script");
@@ -107,6 +96,21 @@ impl TestServer {
         let (shutdown, stopped) = oneshot::channel();
         let running = tokio::spawn(app.run(async { drop(stopped.await) }, |_| {}));
         Self { grpc, http, admin, repository, loader, shutdown, running, models }
+    }
+
+    /// Why a server with these settings cannot listen.
+    pub(crate) async fn cannot_bind(settings: &[(&str, &str)]) -> String {
+        Listeners::bind(&config(settings)).await.unwrap_err().to_string()
+    }
+
+    /// A client, and what is done when the server has closed its connection.
+    pub(crate) async fn watched_client(&self) -> (PatientClient, JoinHandle<()>) {
+        let stream = tokio::net::TcpStream::connect(self.grpc).await.unwrap();
+        let shaken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (sender, connection) = shaken.unwrap();
+        let closed = tokio::spawn(async move { drop(connection.await) });
+        let origin = format!("http://{}", self.grpc).parse().unwrap();
+        (GrpcInferenceServiceClient::with_origin(Bare(sender), origin), closed)
     }
 
     /// Waits until every model was tried.
@@ -170,6 +174,20 @@ impl TestServer {
             assert_eq!((depth.jobs, depth.rows, depth.running), (0, 0, 0), "{}", model.key);
         }
     }
+}
+
+/// Settings over those of a test.
+fn config(settings: &[(&str, &str)]) -> Config {
+    // No first runs, so that tests see their own runs only; rows meet up to the maximum.
+    let mut given: BTreeMap<&str, &str> = BTreeMap::from([
+        ("grpc_addr", "127.0.0.1:0"),
+        ("http_addr", "127.0.0.1:0"),
+        ("admin_addr", "127.0.0.1:0"),
+        ("warmup_ms", "0"),
+        ("batching", "fixed"),
+    ]);
+    given.extend(settings.iter().copied());
+    Config::resolve(|key| given.get(key).map(|text| ((*text).to_owned(), Origin::Flag))).unwrap()
 }
 
 /// A request with one row per value.

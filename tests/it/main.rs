@@ -19,3 +19,4 @@ mod layering;
 mod ports;
 mod shutdown;
 mod stream_infer;
+mod transport;

@@ -87,18 +87,26 @@ async fn a_silent_connection_does_not_hold_the_server() {
 }
 
 #[tokio::test]
-async fn connections_without_http2_are_closed() {
-    let server = TestServer::start(&[("handshake_ms", "100")]).await;
-    // Wrong words are answered with an end at once; none, or half of them, after the time is up.
-    for words in ["GET / HTTP/1.1\r\n\r\n", "", "PRI * HT"] {
+async fn connections_without_a_call_are_closed() {
+    let server = TestServer::start(&[("handshake_ms", "100"), ("http1_idle_ms", "100")]).await;
+    // No words, wrong ones, half a preface, half a head, a head that asks for no call.
+    let words = [
+        "",
+        "hello\r\n\r\n",
+        "PRI * HT",
+        "POST / HTTP/1.1\r\nhost:",
+        "GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    ];
+    for words in words {
         let mut stream = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
         stream.write_all(words.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
         let closed = stream.read_to_end(&mut rest);
         let closed = tokio::time::timeout(Duration::from_secs(10), closed).await;
-        // An end or a reset: the words were not read.
+        // An end or a reset, with a refusal before it where there was something to refuse.
         assert!(closed.is_ok(), "{words:?} is still open");
-        assert!(rest.is_empty());
+        let rest = String::from_utf8(rest).unwrap();
+        assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 40"), "{words:?}: {rest}");
     }
     assert!(server.client().await.model_infer(request("echo", &[1.0])).await.is_ok());
     server.finish().await;

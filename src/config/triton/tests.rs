@@ -172,6 +172,16 @@ fn warm_up_gives_shapes() {
 }
 
 #[test]
+fn a_made_up_request_for_another_model_is_found_at_load() {
+    let config = text("max_batch_size: 1 model_warmup { inputs { key: 'z' value { dims: 2 } } }");
+    let config = config.unwrap();
+    assert_eq!(
+        (config.declared.inputs[0].name.as_str(), &config.examples["z"][..]),
+        ("z", &[1, 2][..])
+    );
+}
+
+#[test]
 fn queue_policies_bound_the_queue() {
     let (config, ignored) = import("queues");
     assert_eq!((config.max_queue_jobs, config.max_queue_delay), (100, Duration::ZERO));

@@ -11,8 +11,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
-use tonic::Status;
-use tonic::body::Body;
 
 /// Calls that are open on all connections. Clones share the count.
 #[derive(Debug, Clone, Default)]
@@ -64,25 +62,25 @@ impl Drop for OpenCall {
 }
 
 /// An answer that keeps its call open until its last byte was taken.
-pub(super) struct CountedBody {
-    body: Body,
+pub(super) struct CountedBody<B> {
+    body: B,
     _call: OpenCall,
 }
 
-impl CountedBody {
-    pub(super) fn new(body: Body, call: OpenCall) -> Self {
+impl<B> CountedBody<B> {
+    pub(super) fn new(body: B, call: OpenCall) -> Self {
         Self { body, _call: call }
     }
 }
 
-impl HttpBody for CountedBody {
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for CountedBody<B> {
     type Data = Bytes;
-    type Error = Status;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -1,0 +1,72 @@
+//! What callers may do: limits on requests and connections, encodings, pages.
+
+use std::time::Duration;
+
+/// Limits on requests.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLimits {
+    /// Largest message.
+    pub max_message_bytes: usize,
+    /// Deadline of a request that brings none.
+    pub default_timeout: Duration,
+    /// Longest deadline that a request may bring.
+    pub max_timeout: Duration,
+    /// Messages of one stream in flight.
+    pub stream_window: usize,
+    /// Order of answers on a stream.
+    pub stream_order: StreamOrder,
+}
+
+/// How messages can be made smaller on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// Pages that may call from a browser.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CrossOrigin {
+    /// Those of any site.
+    Any,
+    /// Those of these sites, `scheme://host[:port]` each.
+    These(Vec<String>),
+}
+
+/// Order of answers on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamOrder {
+    /// As the requests came.
+    Request,
+    /// As they are ready.
+    Completion,
+}
+
+/// Limits on connections to the data port.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionLimits {
+    /// Open at a time.
+    pub max_connections: usize,
+    /// Time for its first words.
+    pub handshake: Duration,
+    /// Concurrent calls on one.
+    pub max_streams: u32,
+    /// Calls reset by the client before they were accepted.
+    pub max_pending_resets: usize,
+    /// Calls reset by the server over a connection's life.
+    pub max_local_resets: usize,
+    /// Size of a call's headers.
+    pub max_header_bytes: u32,
+    /// Silence after which a ping is sent.
+    pub keepalive: Duration,
+    /// How long to wait for its answer.
+    pub keepalive_timeout: Duration,
+    /// How long an HTTP/1.1 connection may be without a request, or take for its head.
+    pub http1_idle: Duration,
+    /// Age at which a peer is asked to connect anew, a tenth more or less; zero for none.
+    pub max_age: Duration,
+    /// How long its open calls then have.
+    pub max_age_grace: Duration,
+}

@@ -1,0 +1,234 @@
+//! Every RPC of the protocol, each handed to the file that knows it: `inference` and `stream` for
+//! predictions, `model` for descriptions, `control` for loading. What is not served says why.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::control::Audience;
+use super::inference::{Inference, parse_version};
+use super::status::status;
+use super::{deadline, model, stream};
+use crate::deadline::Deadline;
+use crate::error::PredictError;
+use crate::pb;
+use crate::pb::server::grpc_inference_service_server::GrpcInferenceService;
+use crate::repository::{Repository, ServedModel};
+
+/// The generated trait's implementation.
+#[derive(Debug)]
+pub(super) struct InferenceService {
+    pub(super) inference: Inference,
+    pub(super) repository: Arc<Repository>,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) audience: Audience,
+}
+
+impl InferenceService {
+    fn resolve(&self, name: &str, version: &str) -> Result<Arc<ServedModel>, Status> {
+        let resolve = || {
+            let version = parse_version(version)?;
+            self.repository.resolve(name, version)
+        };
+        resolve().map_err(|error: PredictError| status(&error, ""))
+    }
+}
+
+fn not_served<T>(reason: &'static str) -> Result<Response<T>, Status> {
+    Err(status(&PredictError::Unimplemented(reason), ""))
+}
+
+const NO_SHARED_MEMORY: &str = "shared memory with clients is not served: a region that a client \
+     names is memory that it does not own; a Unix socket serves callers on the same host";
+const OPERATORS: &str = "log and trace settings belong to the operator, not to callers";
+
+#[tonic::async_trait]
+impl GrpcInferenceService for InferenceService {
+    async fn server_live(
+        &self,
+        _request: Request<pb::ServerLiveRequest>,
+    ) -> Result<Response<pb::ServerLiveResponse>, Status> {
+        Ok(Response::new(pb::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        &self,
+        _request: Request<pb::ServerReadyRequest>,
+    ) -> Result<Response<pb::ServerReadyResponse>, Status> {
+        Ok(Response::new(pb::ServerReadyResponse { ready: self.repository.is_ready() }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<pb::ModelReadyRequest>,
+    ) -> Result<Response<pb::ModelReadyResponse>, Status> {
+        let pb::ModelReadyRequest { name, version } = request.into_inner();
+        let version = parse_version(&version).map_err(|error| status(&error.into(), ""))?;
+        let resolved = self.repository.resolve(&name, version).is_ok();
+        let ready = resolved && !self.repository.is_draining();
+        Ok(Response::new(pb::ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _request: Request<pb::ServerMetadataRequest>,
+    ) -> Result<Response<pb::ServerMetadataResponse>, Status> {
+        Ok(Response::new(pb::ServerMetadataResponse {
+            name: "onnxd".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: model::EXTENSIONS.map(str::to_owned).to_vec(),
+        }))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<pb::ModelMetadataRequest>,
+    ) -> Result<Response<pb::ModelMetadataResponse>, Status> {
+        let pb::ModelMetadataRequest { name, version } = request.into_inner();
+        let served = self.resolve(&name, &version)?;
+        let versions = self.repository.ready_versions(&name);
+        Ok(Response::new(model::metadata(&served, &versions)))
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<pb::ModelInferRequest>,
+    ) -> Result<Response<pb::ModelInferResponse>, Status> {
+        self.audience.may_predict()?;
+        let now = Instant::now();
+        let limits = self.inference.limits();
+        let deadline = deadline::from_metadata(now, request.metadata(), limits)
+            .map_err(|error| status(&error.into(), ""))?;
+        self.inference.infer(request.into_inner(), now, deadline).await.map(Response::new)
+    }
+
+    type ModelStreamInferStream = stream::Answers;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<pb::ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        self.audience.may_predict()?;
+        let now = Instant::now();
+        let asked = deadline::header(request.metadata())
+            .map_err(|error| status(&error.into(), ""))?
+            .map(|timeout| Deadline::after(now, timeout));
+        let (service, stopping) = (self.inference.clone(), self.stopping.clone());
+        Ok(Response::new(stream::answer(service, request.into_inner(), asked, stopping)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<pb::ModelConfigRequest>,
+    ) -> Result<Response<pb::ModelConfigResponse>, Status> {
+        let pb::ModelConfigRequest { name, version } = request.into_inner();
+        let served = self.resolve(&name, &version)?;
+        Ok(Response::new(pb::ModelConfigResponse { config: Some(model::config(&served)) }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<pb::ModelStatisticsRequest>,
+    ) -> Result<Response<pb::ModelStatisticsResponse>, Status> {
+        let pb::ModelStatisticsRequest { name, version } = request.into_inner();
+        let model_stats = if name.is_empty() {
+            let all = self.repository.index();
+            let served = all.iter().filter_map(|entry| entry.state.served());
+            served.map(|served| model::statistics(served)).collect()
+        } else if version.is_empty() {
+            // Resolved too, so that an unknown model is an error and not an empty list.
+            self.resolve(&name, "")?;
+            let versions = self.repository.ready_versions(&name);
+            versions.iter().map(|served| model::statistics(served)).collect()
+        } else {
+            vec![model::statistics(&*self.resolve(&name, &version)?)]
+        };
+        Ok(Response::new(pb::ModelStatisticsResponse { model_stats }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<pb::RepositoryIndexRequest>,
+    ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
+        let ready_only = request.get_ref().ready;
+        let with_reasons = self.audience.sees_reasons();
+        let models = model::index(&self.repository, ready_only, with_reasons);
+        Ok(Response::new(pb::RepositoryIndexResponse { models }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<pb::RepositoryModelLoadRequest>,
+    ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
+        let request = request.into_inner();
+        self.audience.load(&request.model_name, &request.parameters).await?;
+        Ok(Response::new(pb::RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<pb::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<pb::RepositoryModelUnloadResponse>, Status> {
+        let request = request.into_inner();
+        self.audience.unload(&request.model_name, &request.parameters).await?;
+        Ok(Response::new(pb::RepositoryModelUnloadResponse {}))
+    }
+
+    async fn system_shared_memory_status(
+        &self,
+        _request: Request<pb::SystemSharedMemoryStatusRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryStatusResponse>, Status> {
+        Ok(Response::new(pb::SystemSharedMemoryStatusResponse::default()))
+    }
+
+    async fn system_shared_memory_register(
+        &self,
+        _request: Request<pb::SystemSharedMemoryRegisterRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryRegisterResponse>, Status> {
+        not_served(NO_SHARED_MEMORY)
+    }
+
+    async fn system_shared_memory_unregister(
+        &self,
+        _request: Request<pb::SystemSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<pb::SystemSharedMemoryUnregisterResponse>, Status> {
+        not_served(NO_SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_status(
+        &self,
+        _request: Request<pb::CudaSharedMemoryStatusRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryStatusResponse>, Status> {
+        Ok(Response::new(pb::CudaSharedMemoryStatusResponse::default()))
+    }
+
+    async fn cuda_shared_memory_register(
+        &self,
+        _request: Request<pb::CudaSharedMemoryRegisterRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryRegisterResponse>, Status> {
+        not_served(NO_SHARED_MEMORY)
+    }
+
+    async fn cuda_shared_memory_unregister(
+        &self,
+        _request: Request<pb::CudaSharedMemoryUnregisterRequest>,
+    ) -> Result<Response<pb::CudaSharedMemoryUnregisterResponse>, Status> {
+        not_served(NO_SHARED_MEMORY)
+    }
+
+    async fn trace_setting(
+        &self,
+        _request: Request<pb::TraceSettingRequest>,
+    ) -> Result<Response<pb::TraceSettingResponse>, Status> {
+        not_served(OPERATORS)
+    }
+
+    async fn log_settings(
+        &self,
+        _request: Request<pb::LogSettingsRequest>,
+    ) -> Result<Response<pb::LogSettingsResponse>, Status> {
+        not_served(OPERATORS)
+    }
+}
