@@ -16,9 +16,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, ControlMode};
+use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
 use crate::grpc::GrpcServer;
 
+use crate::http::HttpServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::control::{self, ModelControl};
@@ -254,7 +256,13 @@ impl Ports {
             stopping: stop.subscribe(),
         };
         let is_explicit = matches!(config.model_control, ControlMode::Explicit { .. });
-        let operator = grpc.operator(is_explicit.then(|| control.clone()))?;
+        let operator = grpc.operator(is_explicit.then(|| control.clone()));
+        let operator = grpc.operator_routes(Arc::clone(&operator))?.merge(http::operator(operator));
+        let rest = HttpServer {
+            service: grpc.callers(),
+            cross_origin: config.cross_origin.clone(),
+            connections: Connections::new(config.connections, self.open_calls.clone()),
+        };
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
             let (local, _file) = listeners.local.map(LocalListener::into_parts).unzip();
@@ -263,7 +271,7 @@ impl Ports {
             }
         });
         let stopped = raised(stop.subscribe());
-        self.data.spawn(http::serve(listeners.http, Arc::clone(repository), stopped));
+        self.data.spawn(rest.serve(listeners.http, stopped));
         let stopped = raised(self.stop_operator.subscribe());
         let repository = Arc::clone(repository);
         self.operator.spawn(admin::serve(

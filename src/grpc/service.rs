@@ -11,6 +11,7 @@ use super::control::Audience;
 use super::inference::{Inference, parse_version};
 use super::status::status;
 use super::{deadline, model, stream};
+use crate::config::RequestLimits;
 use crate::deadline::Deadline;
 use crate::error::PredictError;
 use crate::pb;
@@ -19,7 +20,7 @@ use crate::repository::{Repository, ServedModel};
 
 /// The generated trait's implementation.
 #[derive(Debug)]
-pub(super) struct InferenceService {
+pub struct InferenceService {
     pub(super) inference: Inference,
     pub(super) repository: Arc<Repository>,
     pub(super) stopping: watch::Receiver<bool>,
@@ -27,6 +28,25 @@ pub(super) struct InferenceService {
 }
 
 impl InferenceService {
+    /// Limits on requests.
+    pub fn limits(&self) -> &RequestLimits {
+        self.inference.limits()
+    }
+
+    /// Answers one message that arrived at `now`, whatever brought it.
+    ///
+    /// # Errors
+    /// The status of whatever it ended with; see [`mod@super::status`].
+    pub async fn infer(
+        &self,
+        request: pb::ModelInferRequest,
+        now: Instant,
+        deadline: Deadline,
+    ) -> Result<pb::ModelInferResponse, Status> {
+        self.audience.may_predict()?;
+        self.inference.infer(request, now, deadline).await
+    }
+
     fn resolve(&self, name: &str, version: &str) -> Result<Arc<ServedModel>, Status> {
         let resolve = || {
             let version = parse_version(version)?;
@@ -96,12 +116,11 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        self.audience.may_predict()?;
         let now = Instant::now();
-        let limits = self.inference.limits();
+        let limits = self.limits();
         let deadline = deadline::from_metadata(now, request.metadata(), limits)
             .map_err(|error| status(&error.into(), ""))?;
-        self.inference.infer(request.into_inner(), now, deadline).await.map(Response::new)
+        self.infer(request.into_inner(), now, deadline).await.map(Response::new)
     }
 
     type ModelStreamInferStream = stream::Answers;

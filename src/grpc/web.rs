@@ -15,7 +15,7 @@ use crate::config::CrossOrigin;
 const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// Answers what browsers ask before they call.
-pub(super) fn cross_origin(pages: &CrossOrigin) -> CorsLayer {
+pub fn cross_origin(pages: &CrossOrigin) -> CorsLayer {
     let asked = [
         header::CONTENT_TYPE,
         header::AUTHORIZATION,
