@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::config::ModelConfig;
 use crate::config::model::{Batching, Provider};
-use crate::model::{Dim, TensorSpec};
+use crate::model::TensorSpec;
+use crate::model::declared::ImageLayout;
 use crate::pb;
 use crate::pb::model_metadata_response::TensorMetadata;
 use crate::pb::repository_index_response::ModelIndex;
@@ -54,18 +55,22 @@ pub(super) fn config(model: &ServedModel) -> pb::ModelConfig {
     let leading = model.spec.rows_lead();
     let dims = |spec: &TensorSpec| -> Vec<i64> {
         let skip = usize::from(leading);
-        spec.dims.iter().skip(skip).map(Dim::wire).collect()
+        spec.wire_dims().split_off(skip)
     };
     let input = |spec: &TensorSpec| pb::ModelInput {
         name: spec.name.to_string(),
         data_type: data_type(spec.dtype).into(),
         dims: dims(spec),
+        reshape: reshape(spec),
+        format: format(model, &spec.name).into(),
         ..pb::ModelInput::default()
     };
     let output = |spec: &TensorSpec| pb::ModelOutput {
         name: spec.name.to_string(),
         data_type: data_type(spec.dtype).into(),
         dims: dims(spec),
+        reshape: reshape(spec),
+        label_filename: model.config.label_files.get(&*spec.name).cloned().unwrap_or_default(),
         ..pb::ModelOutput::default()
     };
     let max = if leading { model.config.max_batch_size } else { 0 };
@@ -78,9 +83,24 @@ pub(super) fn config(model: &ServedModel) -> pb::ModelConfig {
         input: model.spec.inputs.iter().map(input).collect(),
         output: model.spec.outputs.iter().map(output).collect(),
         instance_group: vec![instance_group(model)],
-        default_model_filename: "model.onnx".to_owned(),
+        default_model_filename: model.config.model_file.clone(),
         scheduling_choice: scheduling(&model.config, model),
         ..pb::ModelConfig::default()
+    }
+}
+
+fn reshape(spec: &TensorSpec) -> Option<pb::ModelTensorReshape> {
+    let reshape = spec.reshape.as_ref()?;
+    Some(pb::ModelTensorReshape { shape: reshape.model_dims().to_vec() })
+}
+
+/// What the settings say of an input's axes, for clients that prepare images by it.
+fn format(model: &ServedModel, input: &str) -> pb::model_input::Format {
+    let mut inputs = model.config.declared.inputs.iter();
+    match inputs.find(|each| each.name == input).map(|each| each.layout) {
+        Some(ImageLayout::Nhwc) => pb::model_input::Format::Nhwc,
+        Some(ImageLayout::Nchw) => pb::model_input::Format::Nchw,
+        Some(ImageLayout::None) | None => pb::model_input::Format::None,
     }
 }
 
