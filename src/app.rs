@@ -15,17 +15,17 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::admin;
 use crate::config::{Config, ControlMode};
 use crate::connection::calls::OpenCalls;
 use crate::grpc::GrpcServer;
-
+use crate::http::RestServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::control::{self, ModelControl};
 use crate::repository::{Repository, RepositoryError, State};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::ModelLoader;
-use crate::{admin, http};
 
 pub mod banner;
 mod local;
@@ -263,7 +263,17 @@ impl Ports {
             }
         });
         let stopped = raised(stop.subscribe());
-        self.data.spawn(http::serve(listeners.http, Arc::clone(repository), stopped));
+        let rest = RestServer {
+            repository: Arc::clone(repository),
+            requests: config.requests,
+            connections: config.connections,
+            open_calls: self.open_calls.clone(),
+        };
+        self.data.spawn(async move {
+            if let Err(error) = rest.serve(listeners.http, stopped).await {
+                tracing::error!(%error, "the REST port could not be served");
+            }
+        });
         let stopped = raised(self.stop_operator.subscribe());
         let repository = Arc::clone(repository);
         self.operator.spawn(admin::serve(

@@ -2,7 +2,7 @@
 //!
 //! From the socket inwards: `connection` accepts and bounds, [`wire`] counts before it decodes,
 //! `service` hands each call to the file that knows it: [`inference`] and `stream` for predictions,
-//! `model` for descriptions, [`health`]. Below: `repository`. This room and `http` name messages;
+//! [`model`] for descriptions, [`health`]. Below: `repository`. This room and `http` name messages;
 //! nobody else does.
 
 use std::sync::Arc;
@@ -32,7 +32,8 @@ mod control;
 pub mod deadline;
 pub mod health;
 pub mod inference;
-mod model;
+pub mod model;
+pub mod not_served;
 mod parameters;
 mod service;
 pub mod status;

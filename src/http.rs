@@ -1,44 +1,175 @@
-//! The REST port: the protocol's HTTP form under `/v2`.
+//! The REST port: the Open Inference Protocol as JSON, with tensors as text or as bytes.
 //!
-//! Health and server metadata are served. Every other path answers 501 with one sentence, so that
-//! a client learns that the address is right and the call is not there.
+//! | path, below `/v2` | answer |
+//! | --- | --- |
+//! | `GET` (nothing) | what the server is and which extensions it serves |
+//! | `GET /health/live`, `/health/ready` | 200, or 503 while not ready |
+//! | `GET /models/{m}[/versions/{v}]` and below it `/ready`, `/config`, `/stats` | as the RPCs |
+//! | `GET /models/stats` | statistics of every model |
+//! | `POST /models/{m}[/versions/{v}]/infer` | a prediction |
+//! | `POST /repository/index` | every model and its state; `{"ready": true}` for the ready ones |
+//! | `GET …sharedmemory…/status` | no regions, which NVIDIA's clients want to hear |
+//! | loading, shared memory, traces, logs | 501 with the sentence of the gRPC port |
 //!
-//! Source: Open Inference Protocol, REST.
+//! Nothing is decided here. `request` turns a body into the message that the gRPC port would have
+//! received, [`crate::grpc::inference`] answers it, `answer` turns the answer into a body: so
+//! checks, batches, deadlines and errors are the same. `describe` writes the messages of `grpc`'s
+//! descriptions as JSON. Connections are accepted and bounded by [`crate::connection`].
+//!
+//! A caller that closes its connection is a caller that left: the call is dropped, and its request
+//! with it. `Content-Type` of a request is not looked at, as in Triton: what a body is, its
+//! headers and the path say.
+//!
+//! Source: Open Inference Protocol, REST; Triton's extensions `binary_tensor_data`, `statistics`,
+//! `model_configuration`, `model_repository`.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::response::Json;
-use axum::routing::get;
-use serde_json::{Value, json};
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::{get, post};
+use prost_reflect::DescriptorError;
 use tokio::net::TcpListener;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
+use tower_http::decompression::RequestDecompressionLayer;
 
+use crate::config::{ConnectionLimits, RequestLimits};
+use crate::connection::Connections;
+use crate::connection::calls::OpenCalls;
+use crate::grpc::inference::Inference;
+use crate::grpc::not_served::{ADMIN_PORT, OPERATORS, SHARED_MEMORY};
 use crate::repository::Repository;
 
-/// Serves `listener` until `stop` is done and open requests have ended.
-pub async fn serve(
-    listener: TcpListener,
+mod answer;
+mod body;
+mod describe;
+mod elements;
+mod infer;
+mod messages;
+mod reader;
+mod refusal;
+mod request;
+
+use messages::Messages;
+use refusal::Refusal;
+
+/// What the REST port serves.
+#[derive(Debug, Clone)]
+pub struct RestServer {
+    /// The models.
+    pub repository: Arc<Repository>,
+    /// Limits on requests.
+    pub requests: RequestLimits,
+    /// Limits on connections.
+    pub connections: ConnectionLimits,
+    /// Counts the calls that are open.
+    pub open_calls: OpenCalls,
+}
+
+/// What the calls share.
+#[derive(Debug)]
+struct Rest {
     repository: Arc<Repository>,
-    stop: impl Future<Output = ()> + Send + 'static,
-) {
-    let ready = move || async move {
-        if repository.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-    };
-    let router = Router::new()
-        .route("/v2", get(|| async { Json(metadata()) }))
-        .route("/v2/health/live", get(|| async { StatusCode::OK }))
-        .route("/v2/health/ready", get(ready))
-        .fallback(|| async { (StatusCode::NOT_IMPLEMENTED, Json(not_served())) });
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-        tracing::error!(%error, "the REST port could not be served");
+    inference: Inference,
+    messages: Messages,
+}
+
+impl RestServer {
+    /// Serves `listener` until `stop` is done and every open call has ended. The second wait has
+    /// no bound; drop the future to cut it short.
+    ///
+    /// # Errors
+    /// Descriptors that cannot be read, which is a fault of the build.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), DescriptorError> {
+        let rest = Rest {
+            inference: Inference::new(Arc::clone(&self.repository), self.requests),
+            repository: self.repository,
+            messages: Messages::read()?,
+        };
+        let router = described()
+            .merge(refused())
+            .merge(predictions())
+            .method_not_allowed_fallback(|method: Method| async move {
+                let message = format!("{method} is not how this path is asked");
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+            })
+            .fallback(|uri: Uri| async move {
+                let path = crate::model::quoted(uri.path());
+                Refusal::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))
+            })
+            .with_state(Arc::new(rest));
+        Connections::new(self.connections, self.open_calls).serve(listener, router, stop).await;
+        Ok(())
     }
 }
 
-fn metadata() -> Value {
-    json!({ "name": "onnxd", "version": env!("CARGO_PKG_VERSION"), "extensions": [] })
+fn described() -> Router<Arc<Rest>> {
+    Router::new()
+        .route("/v2", get(describe::server))
+        .route("/v2/health/live", get(describe::live))
+        .route("/v2/health/ready", get(describe::ready))
+        .route("/v2/models/stats", get(describe::statistics))
+        .route("/v2/models/{model}", get(describe::metadata))
+        .route("/v2/models/{model}/ready", get(describe::model_ready))
+        .route("/v2/models/{model}/config", get(describe::config))
+        .route("/v2/models/{model}/stats", get(describe::statistics))
+        .route("/v2/models/{model}/versions/{version}", get(describe::metadata))
+        .route("/v2/models/{model}/versions/{version}/ready", get(describe::model_ready))
+        .route("/v2/models/{model}/versions/{version}/config", get(describe::config))
+        .route("/v2/models/{model}/versions/{version}/stats", get(describe::statistics))
+        .route("/v2/repository/index", post(describe::index))
+        .route("/v2/systemsharedmemory/status", get(describe::regions))
+        .route("/v2/systemsharedmemory/region/{region}/status", get(describe::regions))
+        .route("/v2/cudasharedmemory/status", get(describe::regions))
+        .route("/v2/cudasharedmemory/region/{region}/status", get(describe::regions))
 }
 
-fn not_served() -> Value {
-    json!({ "error": "this call is not served over REST; the gRPC port has it" })
+/// Paths of calls that are not served, each with its reason.
+fn refused() -> Router<Arc<Rest>> {
+    let mut router = Router::new();
+    for (reason, path) in [
+        (ADMIN_PORT, "/v2/repository/models/{model}/load"),
+        (ADMIN_PORT, "/v2/repository/models/{model}/unload"),
+        (SHARED_MEMORY, "/v2/systemsharedmemory/unregister"),
+        (SHARED_MEMORY, "/v2/systemsharedmemory/region/{region}/register"),
+        (SHARED_MEMORY, "/v2/systemsharedmemory/region/{region}/unregister"),
+        (SHARED_MEMORY, "/v2/cudasharedmemory/unregister"),
+        (SHARED_MEMORY, "/v2/cudasharedmemory/region/{region}/register"),
+        (SHARED_MEMORY, "/v2/cudasharedmemory/region/{region}/unregister"),
+    ] {
+        router = router.route(path, post(move || async move { Refusal::not_served(reason) }));
+    }
+    for path in ["/v2/logging", "/v2/trace/setting", "/v2/models/{model}/trace/setting"] {
+        let refuse = || async { Refusal::not_served(OPERATORS) };
+        router = router.route(path, get(refuse).post(refuse));
+    }
+    router
+}
+
+/// Answers shorter than this are not made smaller: the work is worth more than the bytes.
+const LEAST_COMPRESSED_BYTES: u16 = 1024;
+
+/// Predictions, with bodies that may be compressed both ways.
+fn predictions() -> Router<Arc<Rest>> {
+    // Only answers: clients of the protocol read errors and descriptions as they come, even where
+    // their library has offered an encoding in its own name.
+    let is_answer =
+        |status: StatusCode, _, _: &http::HeaderMap, _: &http::Extensions| status == StatusCode::OK;
+    let compression = CompressionLayer::new()
+        // Tensors hardly shrink with more effort, and the effort is ours.
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(LEAST_COMPRESSED_BYTES).and(is_answer));
+    // What is in no known encoding is handed on as it is, and refused in the protocol's form.
+    let decompression = RequestDecompressionLayer::new().pass_through_unaccepted(true);
+    Router::new()
+        .route("/v2/models/{model}/infer", post(infer::infer))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer))
+        .layer(compression)
+        .layer(decompression)
 }
