@@ -65,6 +65,7 @@ class Server:
         self.banner = []
         try:
             self.grpc = self._address("gRPC")
+            self.http = self._address("REST")
             self.admin = self._address("admin")
         except BaseException:
             self.kill()
