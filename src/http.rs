@@ -48,6 +48,7 @@ mod describe;
 mod elements;
 mod infer;
 mod messages;
+mod parameters;
 mod reader;
 mod refusal;
 mod request;

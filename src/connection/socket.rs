@@ -21,6 +21,9 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     fn peek(&self, bytes: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Sends what is written without waiting for more.
+    ///
+    /// # Errors
+    /// The system's, if the socket is gone.
     fn send_at_once(&self) -> io::Result<()>;
 }
 

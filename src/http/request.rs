@@ -8,17 +8,15 @@
 //! that comes twice is refused. Counts are bounded as on the gRPC port. Parameters keep their
 //! types; those of the binary extension end here, all others go on in the message.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
-use super::reader::{Malformed, Reader, kind};
+use super::parameters::{self, Parameters, flag, size, take};
+use super::reader::{Malformed, Reader};
 use super::{Refusal, elements};
-use crate::grpc::wire::{MAX_DIMS, MAX_PARAMETERS, MAX_TENSORS};
+use crate::grpc::wire::{MAX_DIMS, MAX_TENSORS};
 use crate::model::quoted;
-use crate::pb::infer_parameter::ParameterChoice;
+use crate::pb::ModelInferRequest;
 use crate::pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use crate::pb::{InferParameter, ModelInferRequest};
 use crate::tensor::{DataType, Shape};
 
 /// A request, taken apart.
@@ -45,8 +43,6 @@ impl Binary {
         self.each.get(position).copied().flatten().unwrap_or(self.otherwise)
     }
 }
-
-type Parameters = HashMap<String, InferParameter>;
 
 /// An input as it was read.
 #[derive(Default)]
@@ -84,7 +80,7 @@ pub(super) fn parse(text: &[u8], bytes: Bytes, room: usize) -> Result<Parsed, Re
     reader.object(field, |reader, field| {
         match field {
             Field::Id => parser.parsed.message.id = reader.string(str::to_owned)?,
-            Field::Parameters => parser.parsed.message.parameters = parameters(reader)?,
+            Field::Parameters => parser.parsed.message.parameters = parameters::read(reader)?,
             Field::Inputs => {
                 once("inputs", &mut inputs)?;
                 reader.array(|reader| parser.input(reader))?;
@@ -153,7 +149,7 @@ impl Parser {
                 InputField::Name => input.name = Some(reader.string(str::to_owned)?),
                 InputField::Datatype => input.datatype = Some(reader.string(str::to_owned)?),
                 InputField::Shape => input.shape = Some(shape(reader)?),
-                InputField::Parameters => input.parameters = parameters(reader)?,
+                InputField::Parameters => input.parameters = parameters::read(reader)?,
                 InputField::Data if input.data.is_some() => once("data", &mut true)?,
                 InputField::Data => input.data = Some(self.data(reader, &input, position)?),
                 InputField::Unknown => drop(reader.skip()?),
@@ -259,7 +255,7 @@ impl Parser {
         reader.object(field, |reader, field| {
             match field {
                 InputField::Name => name = Some(reader.string(str::to_owned)?),
-                InputField::Parameters => asked = parameters(reader)?,
+                InputField::Parameters => asked = parameters::read(reader)?,
                 _ => drop(reader.skip()?),
             }
             Ok::<_, Refusal>(())
@@ -320,79 +316,6 @@ fn shape(reader: &mut Reader<'_>) -> Result<Vec<i64>, Refusal> {
         Ok(())
     })?;
     Ok(dims)
-}
-
-fn parameters(reader: &mut Reader<'_>) -> Result<Parameters, Refusal> {
-    let mut all = Parameters::new();
-    reader.object(str::to_owned, |reader, key| {
-        if all.len() == MAX_PARAMETERS {
-            let message = format!("request has more than {MAX_PARAMETERS} parameters");
-            return Err(Refusal::invalid(message));
-        }
-        let choice = choice(reader, &key)?;
-        all.insert(key, InferParameter { parameter_choice: Some(choice) });
-        Ok(())
-    })?;
-    Ok(all)
-}
-
-fn choice(reader: &mut Reader<'_>, key: &str) -> Result<ParameterChoice, Refusal> {
-    use jiter::Peek;
-    Ok(match reader.peek()? {
-        Peek::True | Peek::False => ParameterChoice::BoolParam(reader.boolean()?),
-        Peek::String => ParameterChoice::StringParam(reader.string(str::to_owned)?),
-        peek if peek.is_num() => reader.number(number)?,
-        peek => {
-            let (key, got) = (quoted(key), kind(peek));
-            let message = format!(
-                "parameter `{key}`: expected a bool, an integer, a string or a double, got {got}"
-            );
-            return Err(Refusal::invalid(message));
-        }
-    })
-}
-
-/// An integer where it is written as one and fits, else a double.
-fn number(text: &str) -> ParameterChoice {
-    if let Ok(value) = text.parse() {
-        ParameterChoice::Int64Param(value)
-    } else if let Ok(value) = text.parse() {
-        ParameterChoice::Uint64Param(value)
-    } else {
-        ParameterChoice::DoubleParam(text.parse().unwrap_or(f64::NAN))
-    }
-}
-
-/// Takes a parameter out that has no meaning beyond this room.
-fn take<T>(
-    parameters: &mut Parameters,
-    key: &str,
-    of: &str,
-    read: impl FnOnce(&ParameterChoice) -> Result<T, &'static str>,
-) -> Result<Option<T>, Refusal> {
-    let Some(choice) = parameters.remove(key).and_then(|each| each.parameter_choice) else {
-        return Ok(None);
-    };
-    let value = read(&choice).map_err(|expected| {
-        Refusal::invalid(format!("{of}: parameter `{key}`: expected {expected}"))
-    })?;
-    Ok(Some(value))
-}
-
-fn flag(choice: &ParameterChoice) -> Result<bool, &'static str> {
-    match choice {
-        ParameterChoice::BoolParam(value) => Ok(*value),
-        _ => Err("a bool"),
-    }
-}
-
-fn size(choice: &ParameterChoice) -> Result<usize, &'static str> {
-    match choice {
-        ParameterChoice::Int64Param(value) => {
-            usize::try_from(*value).map_err(|_| "a number of at least 0")
-        }
-        _ => Err("an integer"),
-    }
 }
 
 #[cfg(test)]

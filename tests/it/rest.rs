@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use onnxd::pb::{ModelInferRequest, ServerMetadataRequest};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tonic::Code;
@@ -194,7 +195,7 @@ async fn descriptions_are_those_of_the_other_port() {
     let server = TestServer::start(&[("max_batch_size", "16")]).await;
     let json = async |path: &str| get(server.http, path).await.json();
     let mut client = server.client().await;
-    let metadata = client.server_metadata(onnxd::pb::ServerMetadataRequest {}).await.unwrap();
+    let metadata = client.server_metadata(ServerMetadataRequest {}).await.unwrap();
     let metadata = metadata.into_inner();
     let extensions = metadata.extensions;
     assert!(extensions.contains(&"binary_tensor_data".to_owned()));
@@ -226,11 +227,14 @@ async fn descriptions_are_those_of_the_other_port() {
     server.finish().await;
 }
 
+/// A model, what makes a good request bad, and both codes.
+type Case = (&'static str, fn(&mut ModelInferRequest), Code, u16);
+
 #[tokio::test]
 async fn refusals_are_the_same_on_both_ports() {
     let server = TestServer::start(&[]).await;
     let mut client = server.client().await;
-    let cases: [(&str, fn(&mut onnxd::pb::ModelInferRequest), Code, u16); 4] = [
+    let cases: [Case; 4] = [
         ("zz", |_| {}, Code::NotFound, 404),
         ("echo", |m| m.inputs[0].name = "z".into(), Code::InvalidArgument, 400),
         ("echo", |m| m.inputs[0].shape = vec![1], Code::InvalidArgument, 400),

@@ -141,7 +141,7 @@ proptest! {
         (rows, columns) in (0_usize..5, 1_usize..5),
         seed in proptest::num::i64::ANY,
     ) {
-        let value = |row: usize, column: usize| seed.wrapping_mul((row * 7 + column) as i64);
+        let value = |row: usize, column: usize| seed.wrapping_mul(i64::try_from(row * 7 + column).unwrap());
         let list = |all: Vec<String>| format!("[{}]", all.join(","));
         let row = |row| (0..columns).map(|column| value(row, column).to_string()).collect();
         let nested = list((0..rows).map(|each| list(row(each))).collect());

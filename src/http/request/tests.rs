@@ -1,6 +1,8 @@
 //! Bodies: text, bytes, both, and every mistake.
 
 use super::*;
+use crate::grpc::wire::MAX_PARAMETERS;
+use crate::pb::infer_parameter::ParameterChoice;
 
 const ROOM: usize = 1 << 20;
 
@@ -63,97 +65,90 @@ fn outputs_say_how_they_are_wanted() {
     assert!(!parsed("{}", &[]).unwrap().binary.at(0));
 }
 
+/// Text, bytes behind it, and a part of the refusal. `@` stands for an input `x` of one FP32.
+const MISTAKES: &[(&str, &[u8], &str)] = &[
+    ("", &[], "malformed request: EOF while parsing a value at line 1 column 0"),
+    ("[]", &[], "malformed request: expected object but found array"),
+    ("{} {}", &[], "malformed request: trailing characters"),
+    (r#"{"id": 7}"#, &[], "malformed request: expected string but found int"),
+    (r#"{"inputs": {}}"#, &[], "malformed request: expected array but found object"),
+    (r#"{"inputs": [], "inputs": []}"#, &[], "`inputs` comes twice"),
+    ("{\"id\": \"\u{1}\"}", &[], "control character"),
+    ("[@]", &[], "input `x`: has neither `data` nor `binary_data_size`"),
+    (r#"[@, "data": [1], "data": [1]]"#, &[], "`data` comes twice"),
+    (
+        r#"[@, "data": [1], "parameters": {"binary_data_size": 4}]"#,
+        &[0; 4],
+        "input `x`: has both `data` and `binary_data_size`",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": 4}]"#,
+        &[0; 3],
+        "input `x`: binary_data_size is 4, 3 bytes are left",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": 4}]"#,
+        &[0; 5],
+        "1 bytes follow the last input with binary_data_size",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": "4"}]"#,
+        &[0; 4],
+        "input `x`: parameter `binary_data_size`: expected an integer",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": -4}]"#,
+        &[0; 4],
+        "input `x`: parameter `binary_data_size`: expected a number of at least 0",
+    ),
+    (
+        r#"[@, "parameters": {"shared_memory_region": "r"}]"#,
+        &[],
+        "input `x`: parameter `shared_memory_region` is not served",
+    ),
+    (
+        r#"["name": "x", "shape": [1], "datatype": "FLOAT", "data": [1]]"#,
+        &[],
+        "input `x`: unknown datatype \"FLOAT\"; known: BOOL",
+    ),
+    (
+        r#"["name": "x", "shape": [-1], "datatype": "FP32", "data": [1]]"#,
+        &[],
+        "input `x`: dimension 0 is -1",
+    ),
+    (r#"["name": "x", "shape": [1.5]]"#, &[], "1.5 is no dimension"),
+    (r#"["name": "x", "shape": [1], "data": [1]]"#, &[], "input `x`: has no `datatype`"),
+    (r#"["name": "x", "datatype": "FP32", "data": [1]]"#, &[], "input `x`: has no `shape`"),
+    (r#"{"inputs": [{}]}"#, &[], "inputs[0]: has no `name`"),
+    (r#"{"outputs": [{}]}"#, &[], "outputs[0]: has no `name`"),
+    (
+        r#"["name": "x", "data": [1], "shape": [2], "datatype": "FP32"]"#,
+        &[],
+        "input `x`: shape [2] needs 2 elements, got 1",
+    ),
+    (r#"{"parameters": {"a": null}}"#, &[], "parameter `a`: expected a bool"),
+    (r#"{"parameters": {"a": [1]}}"#, &[], "got a list"),
+    (
+        r#"{"parameters": {"binary_data_output": 1}}"#,
+        &[],
+        "request: parameter `binary_data_output`: expected a bool",
+    ),
+    (
+        r#"{"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}"#,
+        &[],
+        "output `y`: parameter `binary_data`: expected a bool",
+    ),
+];
+
 #[test]
 fn every_mistake_has_its_sentence() {
-    let input = |rest: &str| format!(r#"{{"inputs": [{{"name": "x", {rest}}}]}}"#);
-    let table: &[(String, &'static [u8], &str)] = &[
-        (String::new(), &[], "malformed request: EOF while parsing a value at line 1 column 0"),
-        ("[]".into(), &[], "malformed request: expected object but found array"),
-        ("{} {}".into(), &[], "malformed request: trailing characters"),
-        ("{\"id\": 7}".into(), &[], "malformed request: expected string but found int"),
-        ("{\"inputs\": {}}".into(), &[], "malformed request: expected array but found object"),
-        ("{\"inputs\": [], \"inputs\": []}".into(), &[], "`inputs` comes twice"),
-        ("{\"id\": \"\u{1}\"}".into(), &[], "control character"),
-        (
-            input(r#""shape": [1], "datatype": "FP32""#),
-            &[],
-            "input `x`: has neither `data` nor `binary_data_size`",
-        ),
-        (
-            input(r#""shape": [1], "datatype": "FP32", "data": [1], "data": [1]"#),
-            &[],
-            "`data` comes twice",
-        ),
-        (
-            input(
-                r#""shape": [1], "datatype": "FP32", "data": [1],
-            "parameters": {"binary_data_size": 4}"#,
-            ),
-            &[0; 4],
-            "input `x`: has both `data` and `binary_data_size`",
-        ),
-        (
-            input(r#""shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}"#),
-            &[0; 3],
-            "input `x`: binary_data_size is 4, 3 bytes are left",
-        ),
-        (
-            input(r#""shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": 4}"#),
-            &[0; 5],
-            "1 bytes follow the last input with binary_data_size",
-        ),
-        (
-            input(r#""shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": "4"}"#),
-            &[0; 4],
-            "input `x`: parameter `binary_data_size`: expected an integer",
-        ),
-        (
-            input(r#""shape": [1], "datatype": "FP32", "parameters": {"binary_data_size": -4}"#),
-            &[0; 4],
-            "input `x`: parameter `binary_data_size`: expected a number of at least 0",
-        ),
-        (
-            input(
-                r#""shape": [1], "datatype": "FP32", "parameters": {"shared_memory_region": "r"}"#,
-            ),
-            &[],
-            "input `x`: parameter `shared_memory_region` is not served",
-        ),
-        (
-            input(r#""shape": [1], "datatype": "FLOAT", "data": [1]"#),
-            &[],
-            "input `x`: unknown datatype \"FLOAT\"; known: BOOL",
-        ),
-        (
-            input(r#""shape": [-1], "datatype": "FP32", "data": [1]"#),
-            &[],
-            "input `x`: dimension 0 is -1",
-        ),
-        (input(r#""shape": [1.5], "datatype": "FP32", "data": [1]"#), &[], "1.5 is no dimension"),
-        (input(r#""shape": [1], "data": [1]"#), &[], "input `x`: has no `datatype`"),
-        (input(r#""datatype": "FP32", "data": [1]"#), &[], "input `x`: has no `shape`"),
-        ("{\"inputs\": [{}]}".into(), &[], "inputs[0]: has no `name`"),
-        ("{\"outputs\": [{}]}".into(), &[], "outputs[0]: has no `name`"),
-        (
-            input(r#""data": [1], "shape": [2], "datatype": "FP32""#),
-            &[],
-            "input `x`: shape [2] needs 2 elements, got 1",
-        ),
-        ("{\"parameters\": {\"a\": null}}".into(), &[], "parameter `a`: expected a bool"),
-        ("{\"parameters\": {\"a\": [1]}}".into(), &[], "got a list"),
-        (
-            "{\"parameters\": {\"binary_data_output\": 1}}".into(),
-            &[],
-            "request: parameter `binary_data_output`: expected a bool",
-        ),
-        (
-            "{\"outputs\": [{\"name\": \"y\", \"parameters\": {\"binary_data\": 1}}]}".into(),
-            &[],
-            "output `y`: parameter `binary_data`: expected a bool",
-        ),
-    ];
-    for (text, bytes, expected) in table {
-        let got = refusal(text, bytes);
+    for (text, bytes, expected) in MISTAKES {
+        let text = text.replace('@', r#""name": "x", "shape": [1], "datatype": "FP32""#);
+        let text = match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+            Some(input) if !input.is_empty() => format!("{{\"inputs\": [{{{input}}}]}}"),
+            _ => text,
+        };
+        let got = refusal(&text, bytes);
         assert!(got.contains(expected), "{text}: {got}");
     }
 }
