@@ -1,5 +1,6 @@
 //! Compiles `proto/` into the build directory: messages and a client, a server with our own
-//! codec, and the descriptor set for reflection. Nothing else.
+//! codec, the descriptor set for reflection, and the one by which `config.pbtxt` is read. Nothing
+//! else.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -12,6 +13,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["inference.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("inference_descriptor.bin"), descriptors.encode_to_vec())?;
+
+    // By itself, so that the settings can read it without the messages.
+    let model_config = protox::compile(["model_config.proto"], ["proto"])?;
+    fs::write(out.join("model_config_descriptor.bin"), model_config.encode_to_vec())?;
 
     // Raw tensor contents stay slices of the received message.
     tonic_prost_build::configure()

@@ -15,17 +15,19 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::admin;
 use crate::config::{Config, ControlMode};
+use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
 use crate::grpc::GrpcServer;
-use crate::http::RestServer;
+
+use crate::http::HttpServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::control::{self, ModelControl};
 use crate::repository::{Repository, RepositoryError, State};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::ModelLoader;
+use crate::{admin, http};
 
 pub mod banner;
 mod local;
@@ -254,7 +256,13 @@ impl Ports {
             stopping: stop.subscribe(),
         };
         let is_explicit = matches!(config.model_control, ControlMode::Explicit { .. });
-        let operator = grpc.operator(is_explicit.then(|| control.clone()))?;
+        let operator = grpc.operator(is_explicit.then(|| control.clone()));
+        let operator = grpc.operator_routes(Arc::clone(&operator))?.merge(http::operator(operator));
+        let rest = HttpServer {
+            service: grpc.callers(),
+            cross_origin: config.cross_origin.clone(),
+            connections: Connections::new(config.connections, self.open_calls.clone()),
+        };
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
             let (local, _file) = listeners.local.map(LocalListener::into_parts).unzip();
@@ -263,12 +271,6 @@ impl Ports {
             }
         });
         let stopped = raised(stop.subscribe());
-        let rest = RestServer {
-            repository: Arc::clone(repository),
-            requests: config.requests,
-            connections: config.connections,
-            open_calls: self.open_calls.clone(),
-        };
         self.data.spawn(async move {
             if let Err(error) = rest.serve(listeners.http, stopped).await {
                 tracing::error!(%error, "the REST port could not be served");

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod memory;
 pub mod model;
 pub mod settings;
+pub mod triton;
 mod values;
 
 pub use limits::{Compression, ConnectionLimits, CrossOrigin, RequestLimits, StreamOrder};

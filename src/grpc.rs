@@ -2,7 +2,7 @@
 //!
 //! From the socket inwards: `connection` accepts and bounds, [`wire`] counts before it decodes,
 //! `service` hands each call to the file that knows it: [`inference`] and `stream` for predictions,
-//! [`model`] for descriptions, [`health`]. Below: `repository`. This room and `http` name messages;
+//! `model` for descriptions, [`health`]. Below: `repository`. This room and `http` name messages;
 //! nobody else does.
 
 use std::sync::Arc;
@@ -32,14 +32,13 @@ mod control;
 pub mod deadline;
 pub mod health;
 pub mod inference;
-pub mod model;
-pub mod not_served;
+mod model;
 mod parameters;
-mod service;
+pub mod service;
 pub mod status;
 mod stream;
 mod typed;
-mod web;
+pub mod web;
 pub mod wire;
 
 use control::Audience;
@@ -99,14 +98,28 @@ impl GrpcServer {
         Ok(())
     }
 
-    fn routes(&self) -> Result<Routes, tonic_reflection::server::Error> {
-        let service = InferenceService {
+    /// The calls as callers have them.
+    pub fn callers(&self) -> Arc<InferenceService> {
+        self.service(Audience::Callers)
+    }
+
+    /// The calls as the operator has them: descriptions, and models loaded and unloaded with
+    /// `control`.
+    pub fn operator(&self, control: Option<ModelControl>) -> Arc<InferenceService> {
+        self.service(Audience::Operator(control))
+    }
+
+    fn service(&self, audience: Audience) -> Arc<InferenceService> {
+        Arc::new(InferenceService {
             inference: Inference::new(Arc::clone(&self.repository), self.requests),
             repository: Arc::clone(&self.repository),
             stopping: self.stopping.clone(),
-            audience: Audience::Callers,
-        };
-        let mut inference = GrpcInferenceServiceServer::new(service)
+            audience,
+        })
+    }
+
+    fn routes(&self) -> Result<Routes, tonic_reflection::server::Error> {
+        let mut inference = GrpcInferenceServiceServer::from_arc(self.callers())
             .max_decoding_message_size(self.requests.max_message_bytes)
             // An answer that a model has made is sent, whatever its size.
             .max_encoding_message_size(usize::MAX);
@@ -123,22 +136,15 @@ impl GrpcServer {
         Ok(routes)
     }
 
-    /// The part of the service that the operator's port has: descriptions, and models loaded and
-    /// unloaded with `control`.
+    /// The operator's calls over gRPC, for the operator's port.
     ///
     /// # Errors
     /// A descriptor set that reflection cannot read, which is a fault of the build.
-    pub fn operator(
+    pub fn operator_routes(
         &self,
-        control: Option<ModelControl>,
+        service: Arc<InferenceService>,
     ) -> Result<axum::Router, tonic_reflection::server::Error> {
-        let service = InferenceService {
-            inference: Inference::new(Arc::clone(&self.repository), self.requests),
-            repository: Arc::clone(&self.repository),
-            stopping: self.stopping.clone(),
-            audience: Audience::Operator(control),
-        };
-        let mut routes = Routes::new(GrpcInferenceServiceServer::new(service));
+        let mut routes = Routes::new(GrpcInferenceServiceServer::from_arc(service));
         if self.reflection {
             routes = routes.add_service(descriptors().build_v1()?);
             routes = routes.add_service(descriptors().build_v1alpha()?);

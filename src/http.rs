@@ -9,12 +9,13 @@
 //! | `POST /models/{m}[/versions/{v}]/infer` | a prediction |
 //! | `POST /repository/index` | every model and its state; `{"ready": true}` for the ready ones |
 //! | `GET …sharedmemory…/status` | no regions, which NVIDIA's clients want to hear |
-//! | loading, shared memory, traces, logs | 501 with the sentence of the gRPC port |
+//! | `POST /repository/models/{m}/load`, `/unload` | on the operator's port |
+//! | shared memory, traces, logs | 501 with the sentence of the gRPC port |
 //!
 //! Nothing is decided here. `request` turns a body into the message that the gRPC port would have
-//! received, [`crate::grpc::inference`] answers it, `answer` turns the answer into a body: so
-//! checks, batches, deadlines and errors are the same. `describe` writes the messages of `grpc`'s
-//! descriptions as JSON. Connections are accepted and bounded by [`crate::connection`].
+//! received, [`crate::grpc::service`] answers it, `answer` turns the answer into a body: so checks,
+//! batches, deadlines and errors are the same. `describe` and `control` ask the other calls.
+//! Connections are accepted and bounded by [`crate::connection`].
 //!
 //! A caller that closes its connection is a caller that left: the call is dropped, and its request
 //! with it. `Content-Type` of a request is not looked at, as in Triton: what a body is, its
@@ -35,49 +36,45 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::decompression::RequestDecompressionLayer;
 
-use crate::config::{ConnectionLimits, RequestLimits};
+use crate::config::CrossOrigin;
 use crate::connection::Connections;
-use crate::connection::calls::OpenCalls;
-use crate::grpc::inference::Inference;
-use crate::grpc::not_served::{ADMIN_PORT, OPERATORS, SHARED_MEMORY};
-use crate::repository::Repository;
+use crate::grpc::service::InferenceService;
 
 mod answer;
 mod body;
+mod control;
 mod describe;
 mod elements;
+mod failure;
 mod infer;
 mod messages;
 mod parameters;
 mod reader;
-mod refusal;
 mod request;
 
+pub use control::operator;
+use failure::Failure;
 use messages::Messages;
-use refusal::Refusal;
 
 /// What the REST port serves.
-#[derive(Debug, Clone)]
-pub struct RestServer {
-    /// The models.
-    pub repository: Arc<Repository>,
-    /// Limits on requests.
-    pub requests: RequestLimits,
-    /// Limits on connections.
-    pub connections: ConnectionLimits,
-    /// Counts the calls that are open.
-    pub open_calls: OpenCalls,
+#[derive(Debug)]
+pub struct HttpServer {
+    /// The calls, as over gRPC.
+    pub service: Arc<InferenceService>,
+    /// Pages that may call from a browser; `None` for none.
+    pub cross_origin: Option<CrossOrigin>,
+    /// Limits on connections, and the connections that are open.
+    pub connections: Connections,
 }
 
 /// What the calls share.
 #[derive(Debug)]
 struct Rest {
-    repository: Arc<Repository>,
-    inference: Inference,
+    service: Arc<InferenceService>,
     messages: Messages,
 }
 
-impl RestServer {
+impl HttpServer {
     /// Serves `listener` until `stop` is done and every open call has ended. The second wait has
     /// no bound; drop the future to cut it short.
     ///
@@ -88,24 +85,23 @@ impl RestServer {
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), DescriptorError> {
-        let rest = Rest {
-            inference: Inference::new(Arc::clone(&self.repository), self.requests),
-            repository: self.repository,
-            messages: Messages::read()?,
-        };
+        let rest = Rest { service: Arc::clone(&self.service), messages: Messages::read()? };
+        let cross_origin = self.cross_origin.as_ref().map(crate::grpc::web::cross_origin);
         let router = described()
             .merge(refused())
             .merge(predictions())
             .method_not_allowed_fallback(|method: Method| async move {
                 let message = format!("{method} is not how this path is asked");
-                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message)
+                Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
             })
             .fallback(|uri: Uri| async move {
                 let path = crate::model::quoted(uri.path());
-                Refusal::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))
+                Failure::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))
             })
-            .with_state(Arc::new(rest));
-        Connections::new(self.connections, self.open_calls).serve(listener, router, stop).await;
+            .with_state(Arc::new(rest))
+            .merge(operator(self.service))
+            .layer(tower::util::option_layer(cross_origin));
+        self.connections.serve(listener, router, stop).await;
         Ok(())
     }
 }
@@ -113,6 +109,7 @@ impl RestServer {
 fn described() -> Router<Arc<Rest>> {
     Router::new()
         .route("/v2", get(describe::server))
+        .route("/v2/", get(describe::server))
         .route("/v2/health/live", get(describe::live))
         .route("/v2/health/ready", get(describe::ready))
         .route("/v2/models/stats", get(describe::statistics))
@@ -131,24 +128,21 @@ fn described() -> Router<Arc<Rest>> {
         .route("/v2/cudasharedmemory/region/{region}/status", get(describe::regions))
 }
 
-/// Paths of calls that are not served, each with its reason.
+/// Paths of calls that are not served. Each asks all the same, and passes the reason on.
 fn refused() -> Router<Arc<Rest>> {
     let mut router = Router::new();
-    for (reason, path) in [
-        (ADMIN_PORT, "/v2/repository/models/{model}/load"),
-        (ADMIN_PORT, "/v2/repository/models/{model}/unload"),
-        (SHARED_MEMORY, "/v2/systemsharedmemory/unregister"),
-        (SHARED_MEMORY, "/v2/systemsharedmemory/region/{region}/register"),
-        (SHARED_MEMORY, "/v2/systemsharedmemory/region/{region}/unregister"),
-        (SHARED_MEMORY, "/v2/cudasharedmemory/unregister"),
-        (SHARED_MEMORY, "/v2/cudasharedmemory/region/{region}/register"),
-        (SHARED_MEMORY, "/v2/cudasharedmemory/region/{region}/unregister"),
+    for path in [
+        "/v2/systemsharedmemory/unregister",
+        "/v2/systemsharedmemory/region/{region}/register",
+        "/v2/systemsharedmemory/region/{region}/unregister",
+        "/v2/cudasharedmemory/unregister",
+        "/v2/cudasharedmemory/region/{region}/register",
+        "/v2/cudasharedmemory/region/{region}/unregister",
     ] {
-        router = router.route(path, post(move || async move { Refusal::not_served(reason) }));
+        router = router.route(path, post(describe::register));
     }
     for path in ["/v2/logging", "/v2/trace/setting", "/v2/models/{model}/trace/setting"] {
-        let refuse = || async { Refusal::not_served(OPERATORS) };
-        router = router.route(path, get(refuse).post(refuse));
+        router = router.route(path, get(describe::settings).post(describe::settings));
     }
     router
 }

@@ -54,7 +54,7 @@
 //! | 1 | [`model`] | names, versions, signatures, the axis of the rows |
 //! | 2 | [`error`] | what a caller can be told |
 //! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
-//! | 4 | [`job`], [`config`] | one request in flight; resolved settings |
+//! | 4 | [`job`], [`config`] | one request in flight; resolved settings, from Triton's files too |
 //! | 5 | [`batcher`] | the queue of one model version |
 //! | 6 | [`telemetry`] | logs and metrics |
 //! | 7 | [`worker`] | threads that run batches; the [`worker::Executor`] seam |

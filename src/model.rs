@@ -9,8 +9,11 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::tensor::{DataType, Shape};
+use reshape::Reshape;
 
 pub mod axes;
+pub mod declared;
+pub mod reshape;
 
 /// Name of a model: 1 to 128 letters, digits, `_`, `-`, `.`; it does not start with a dot.
 ///
@@ -172,15 +175,20 @@ pub struct TensorSpec {
     /// Axis along which rows of different requests are joined and cut; `None` for a tensor that
     /// all rows of a run share, or that has no rows.
     pub batch_axis: Option<usize>,
+    /// The other shape that callers see; `None` where they see the model's own.
+    pub reshape: Option<Reshape>,
 }
 
 impl TensorSpec {
-    /// Dimensions as metadata shows them: -1 where dynamic.
+    /// Dimensions as callers see them: -1 where dynamic.
     pub fn wire_dims(&self) -> Vec<i64> {
-        self.dims.iter().map(Dim::wire).collect()
+        match &self.reshape {
+            Some(reshape) => reshape.wire_dims(),
+            None => self.dims.iter().map(Dim::wire).collect(),
+        }
     }
 
-    /// Whether `shape` has the declared rank and fixed sizes.
+    /// Whether `shape` has the model's rank and fixed sizes.
     pub fn accepts(&self, shape: &Shape) -> bool {
         shape.rank() == self.dims.len()
             && self.dims.iter().zip(shape.dims()).all(|(dim, actual)| match dim {
@@ -193,11 +201,11 @@ impl TensorSpec {
 impl fmt::Display for TensorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}[", self.name, self.dtype)?;
-        for (index, dim) in self.dims.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{dim}")?;
-        }
-        f.write_str("]")
+        let dims: Vec<String> = match &self.reshape {
+            Some(reshape) => reshape.wire_dims().iter().map(ToString::to_string).collect(),
+            None => self.dims.iter().map(ToString::to_string).collect(),
+        };
+        write!(f, "{}]", dims.join(","))
     }
 }
 

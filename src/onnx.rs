@@ -17,7 +17,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 
 use crate::config::ModelConfig;
-use crate::config::model::Provider;
+use crate::config::model::{GraphOptimization, Provider};
 use crate::model::ModelSpec;
 use crate::runtime::processors::Processors;
 use crate::worker::{Executor, LoadError, LoadedModel, MakeExecutor, ModelLoader, ModelSource};
@@ -107,6 +107,15 @@ struct Opener {
     intra_op_threads: NonZeroUsize,
 }
 
+fn level(optimization: GraphOptimization) -> GraphOptimizationLevel {
+    match optimization {
+        GraphOptimization::All => GraphOptimizationLevel::All,
+        GraphOptimization::Extended => GraphOptimizationLevel::Level2,
+        GraphOptimization::Basic => GraphOptimizationLevel::Level1,
+        GraphOptimization::Off => GraphOptimizationLevel::Disable,
+    }
+}
+
 /// A session and what it runs on.
 struct Opened {
     session: Session,
@@ -140,7 +149,7 @@ impl Opener {
         providers::check(provider, placement.device_id)?;
         let build = || -> Result<Session, ort::Error> {
             let builder = Session::builder(&self.environment)?
-                .with_optimization_level(GraphOptimizationLevel::All)?
+                .with_optimization_level(level(self.config.graph_optimization))?
                 .with_intra_threads(self.intra_op_threads.get())?
                 // Threads that spin between runs take the processor from everybody else.
                 .with_intra_op_spinning(false)?;

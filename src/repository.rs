@@ -6,8 +6,6 @@
 //! `worker`, `config`. It names neither ONNX Runtime nor a message. `grpc` and `app` use it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -27,11 +25,13 @@ mod labels;
 pub mod layout;
 mod marks;
 pub mod served;
+pub mod settings;
 pub mod version_policy;
 
 use layout::{FoundModel, LayoutError};
 pub use served::ServedModel;
 use served::Surroundings;
+use settings::read_config;
 
 /// The models that are served now, and those that are not, with the reason.
 #[derive(Debug)]
@@ -258,9 +258,13 @@ impl Repository {
         }
     }
 
-    /// Settings of a model that brings none.
-    fn defaults(&self) -> &ModelConfig {
-        &self.parts.defaults
+    /// Settings of a model: its file over the server's. What its file says in vain is logged.
+    fn config_of(&self, model: &FoundModel) -> Result<ModelConfig, LoadError> {
+        let (config, warning) = read_config(model, &self.parts.defaults)?;
+        if let Some(warning) = warning {
+            tracing::warn!(model = %model.name, "{warning}");
+        }
+        Ok(config)
     }
 
     /// Loads a version and warms it up. Blocks; called on the thread of [`control`].
@@ -363,31 +367,4 @@ impl Repository {
         drop(guard);
         self.changed.send_modify(|count| *count += 1);
     }
-}
-
-/// Reads a model's settings over `defaults`.
-///
-/// # Errors
-/// All mistakes in its file, or why it cannot be read.
-pub fn read_config(model: &FoundModel, defaults: &ModelConfig) -> Result<ModelConfig, LoadError> {
-    let Some(path) = &model.config else { return Ok(defaults.clone()) };
-    let text = fs::read_to_string(path)
-        .map_err(|error| LoadError::new(format!("cannot read model.toml: {error}")))?;
-    ModelConfig::parse(&text, defaults)
-        .map_err(|errors| LoadError::new(format!("model.toml: {errors}")))
-}
-
-/// The versions of a model that its policy selects.
-pub fn select(model: &FoundModel, config: &ModelConfig) -> Vec<(ModelSource, ModelConfig)> {
-    let available: BTreeSet<ModelVersion> = model.versions.keys().copied().collect();
-    let chosen = config.version_policy.select(&available);
-    if chosen.is_empty() {
-        tracing::warn!(model = %model.name, "its version policy selects none of its versions");
-    }
-    let source = |version: ModelVersion| {
-        let key = ModelKey { name: model.name.clone(), version };
-        let path: PathBuf = model.versions[&version].clone();
-        (ModelSource { key, path }, config.clone())
-    };
-    chosen.into_iter().map(source).collect()
 }

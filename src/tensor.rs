@@ -134,6 +134,11 @@ impl Tensor {
         }
     }
 
+    /// The same elements under another shape; `None` if the shape has another number of them.
+    pub fn reshaped(self, shape: Shape) -> Option<Self> {
+        (shape.elements() == self.shape.elements()).then_some(Self { shape, ..self })
+    }
+
     /// Datatype of the elements.
     pub fn dtype(&self) -> DataType {
         self.dtype

@@ -28,6 +28,7 @@ fn spec() -> ModelSpec {
         dtype: DataType::Int64,
         dims: vec![Dim::Dynamic(Some("rows".into())), Dim::Dynamic(Some("width".into()))],
         batch_axis: Some(0),
+        reshape: None,
     };
     ModelSpec { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
 }

@@ -3,7 +3,8 @@
 use clap::ArgMatches;
 
 use super::{Layers, Outcome, WRONG_SETTINGS};
-use crate::repository::{layout, read_config, select};
+use crate::repository::layout;
+use crate::repository::settings::{read_config, select};
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let config = match Layers::read(matches).and_then(|layers| layers.resolve()) {
@@ -21,7 +22,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
     }
     for model in &listing.models {
         let config = match read_config(model, &config.model) {
-            Ok(config) => config,
+            Ok((config, warning)) => {
+                let line = |warning| format!("warning  {}: {warning}", model.name);
+                report.extend(warning.map(line));
+                config
+            }
             Err(error) => {
                 faults += 1;
                 report.push(format!("fault    {}: {error}", model.name));

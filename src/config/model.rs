@@ -2,7 +2,7 @@
 //!
 //! A model needs no file. The file is for what cannot be read from the model: how to batch, where
 //! to run, which axis holds the rows when the graph does not say. All mistakes are reported at
-//! once, with their keys.
+//! once, with their keys. Triton's `config.pbtxt` says the same and is read in [`super::triton`].
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::{ConfigErrors, values};
 use crate::model::axes::AxisOverride;
+use crate::model::declared::Declared;
 use crate::repository::version_policy::VersionPolicy;
 
 /// Settings of one model.
@@ -25,6 +26,8 @@ pub struct ModelConfig {
     pub max_queue_jobs: usize,
     /// Workers per device.
     pub instances: usize,
+    /// How far the graph is rewritten when it is loaded.
+    pub graph_optimization: GraphOptimization,
     /// Threads inside a run; `None` divides the processors by the instances.
     pub intra_op_threads: Option<NonZeroUsize>,
     /// Execution providers in order of preference.
@@ -43,6 +46,10 @@ pub struct ModelConfig {
     pub examples: BTreeMap<String, Vec<i64>>,
     /// Files in the model's folder that name the values of outputs, one name a line, by output.
     pub label_files: BTreeMap<String, String>,
+    /// What a `config.pbtxt` says of the tensors, to be held against the model.
+    pub declared: Declared,
+    /// Name of the model's file inside a version's folder.
+    pub model_file: String,
 }
 
 /// How far requests are put together.
@@ -55,6 +62,31 @@ pub enum Batching {
     /// Not at all.
     Off,
 }
+
+/// How far the graph is rewritten when it is loaded, in ONNX Runtime's own steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GraphOptimization {
+    /// As far as it can be.
+    All,
+    /// Without changes of the memory layout.
+    Extended,
+    /// Only what keeps every node's meaning.
+    Basic,
+    /// Not at all.
+    Off,
+}
+
+impl GraphOptimization {
+    const NAMES: [(&'static str, Self); 4] = [
+        ("all", Self::All),
+        ("extended", Self::Extended),
+        ("basic", Self::Basic),
+        ("off", Self::Off),
+    ];
+}
+
+/// Name of the model's file where no settings say another.
+pub const MODEL_FILE: &str = "model.onnx";
 
 /// What runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +127,7 @@ impl ModelConfig {
             max_queue_delay: Duration::ZERO,
             max_queue_jobs: 1,
             instances: 1,
+            graph_optimization: GraphOptimization::All,
             intra_op_threads: None,
             providers: vec![Provider::Cpu],
             provider_options: BTreeMap::new(),
@@ -104,6 +137,8 @@ impl ModelConfig {
             axes: BTreeMap::new(),
             examples: BTreeMap::new(),
             label_files: BTreeMap::new(),
+            declared: Declared::default(),
+            model_file: MODEL_FILE.to_owned(),
         }
     }
 
@@ -121,6 +156,9 @@ impl ModelConfig {
             "instances" => self.instances = values::number(text, 1)?,
             "intra_op_threads" => {
                 self.intra_op_threads = NonZeroUsize::new(values::number(text, 0)?);
+            }
+            "graph_optimization" => {
+                self.graph_optimization = values::choice(text, &GraphOptimization::NAMES)?;
             }
             "providers" => {
                 self.providers = values::list(text, |name| values::choice(name, &Provider::NAMES))?;

@@ -149,6 +149,11 @@ pub const MODEL: &[Setting] = &[
     setting("max_queue_jobs", "512", "Requests that may wait; more are refused"),
     setting("instances", "1", "Workers per device"),
     setting(
+        "graph_optimization",
+        "all",
+        "How far ONNX Runtime rewrites the graph at load: all, extended, basic or off",
+    ),
+    setting(
         "intra_op_threads",
         "0",
         "Threads inside a run; 0: the processors divided by the instances",

@@ -12,18 +12,24 @@ pub trait Accept {
     type Socket: Socket;
 
     /// The next connection.
+    ///
+    /// # Errors
+    /// The system's.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Socket>> + Send;
 }
 
 /// A connected socket.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// Waits for bytes and copies them without taking them; none when the peer has gone.
+    ///
+    /// # Errors
+    /// The system's.
     fn peek(&self, bytes: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
     /// Sends what is written without waiting for more.
     ///
     /// # Errors
-    /// The system's, if the socket is gone.
+    /// The system's.
     fn send_at_once(&self) -> io::Result<()>;
 }
 

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 
 use tonic::Status;
 
-use super::not_served::ADMIN_PORT;
 use crate::pb::ModelRepositoryParameter;
 use crate::repository::control::{ControlError, ModelControl};
 
@@ -24,6 +23,7 @@ pub(super) enum Audience {
 
 const NOT_SWITCHED_ON: &str = "models are not loaded on request; `--model-control explicit` \
      switches that on";
+const ADMIN_PORT: &str = "repository control is not served on the data port; the admin port has it";
 const NO_PREDICTIONS: &str = "predictions are not served on the admin port; the data port has them";
 /// What a caller may send along and means nothing here: no model depends on another.
 const IGNORED: &str = "unload_dependents";

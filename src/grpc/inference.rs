@@ -76,11 +76,7 @@ impl Inference {
         self.predict(request, now, deadline).await.map_err(|error| status(&error, &id))
     }
 
-    /// The same for a caller that is not told by a gRPC status.
-    ///
-    /// # Errors
-    /// Whatever it ended with.
-    pub async fn predict(
+    async fn predict(
         &self,
         mut request: ModelInferRequest,
         now: Instant,

@@ -4,14 +4,12 @@
 //! extensions.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::inference::parse_version;
 use crate::config::ModelConfig;
 use crate::config::model::{Batching, Provider};
-use crate::error::PredictError;
-use crate::model::{Dim, TensorSpec};
+use crate::model::TensorSpec;
+use crate::model::declared::ImageLayout;
 use crate::pb;
 use crate::pb::model_metadata_response::TensorMetadata;
 use crate::pb::repository_index_response::ModelIndex;
@@ -21,39 +19,20 @@ use crate::statistics::{Snapshot, Tally};
 use crate::tensor::DataType;
 
 /// Extensions of the protocol that are served, by the names that clients look for.
-pub const EXTENSIONS: [&str; 7] = [
+pub(super) const EXTENSIONS: [&str; 6] = [
     "classification",
     "model_repository",
     "model_configuration",
     "schedule_policy",
     "parameters",
     "statistics",
-    "binary_tensor_data",
 ];
 
-/// What the server says of itself.
-pub fn server() -> pb::ServerMetadataResponse {
-    pb::ServerMetadataResponse {
-        name: "onnxd".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        extensions: EXTENSIONS.map(str::to_owned).to_vec(),
-    }
-}
-
-/// The model version that a caller names; an empty version is the newest.
-///
-/// # Errors
-/// A text that is no version, and whatever [`Repository::resolve`] says.
-pub fn resolve(
-    repository: &Repository,
-    name: &str,
-    version: &str,
-) -> Result<Arc<ServedModel>, PredictError> {
-    repository.resolve(name, parse_version(version)?)
-}
-
 /// Names, datatypes and shapes of a model; -1 where a dimension is dynamic.
-pub fn metadata(model: &ServedModel, versions: &[Arc<ServedModel>]) -> pb::ModelMetadataResponse {
+pub(super) fn metadata(
+    model: &ServedModel,
+    versions: &[std::sync::Arc<ServedModel>],
+) -> pb::ModelMetadataResponse {
     let tensor = |spec: &TensorSpec| TensorMetadata {
         name: spec.name.to_string(),
         datatype: spec.dtype.wire_name().to_owned(),
@@ -72,22 +51,26 @@ pub fn metadata(model: &ServedModel, versions: &[Arc<ServedModel>]) -> pb::Model
 ///
 /// `max_batch_size` supposes rows on axis 0 of every tensor. A model that keeps them elsewhere says
 /// 0 there and shows its full shapes, so that no tool adds a dimension.
-pub fn config(model: &ServedModel) -> pb::ModelConfig {
+pub(super) fn config(model: &ServedModel) -> pb::ModelConfig {
     let leading = model.spec.rows_lead();
     let dims = |spec: &TensorSpec| -> Vec<i64> {
         let skip = usize::from(leading);
-        spec.dims.iter().skip(skip).map(Dim::wire).collect()
+        spec.wire_dims().split_off(skip)
     };
     let input = |spec: &TensorSpec| pb::ModelInput {
         name: spec.name.to_string(),
         data_type: data_type(spec.dtype).into(),
         dims: dims(spec),
+        reshape: reshape(spec),
+        format: format(model, &spec.name).into(),
         ..pb::ModelInput::default()
     };
     let output = |spec: &TensorSpec| pb::ModelOutput {
         name: spec.name.to_string(),
         data_type: data_type(spec.dtype).into(),
         dims: dims(spec),
+        reshape: reshape(spec),
+        label_filename: model.config.label_files.get(&*spec.name).cloned().unwrap_or_default(),
         ..pb::ModelOutput::default()
     };
     let max = if leading { model.config.max_batch_size } else { 0 };
@@ -100,9 +83,24 @@ pub fn config(model: &ServedModel) -> pb::ModelConfig {
         input: model.spec.inputs.iter().map(input).collect(),
         output: model.spec.outputs.iter().map(output).collect(),
         instance_group: vec![instance_group(model)],
-        default_model_filename: "model.onnx".to_owned(),
+        default_model_filename: model.config.model_file.clone(),
         scheduling_choice: scheduling(&model.config, model),
         ..pb::ModelConfig::default()
+    }
+}
+
+fn reshape(spec: &TensorSpec) -> Option<pb::ModelTensorReshape> {
+    let reshape = spec.reshape.as_ref()?;
+    Some(pb::ModelTensorReshape { shape: reshape.model_dims().to_vec() })
+}
+
+/// What the settings say of an input's axes, for clients that prepare images by it.
+fn format(model: &ServedModel, input: &str) -> pb::model_input::Format {
+    let mut inputs = model.config.declared.inputs.iter();
+    match inputs.find(|each| each.name == input).map(|each| each.layout) {
+        Some(ImageLayout::Nhwc) => pb::model_input::Format::Nhwc,
+        Some(ImageLayout::Nchw) => pb::model_input::Format::Nchw,
+        Some(ImageLayout::None) | None => pb::model_input::Format::None,
     }
 }
 
@@ -177,7 +175,11 @@ fn data_type(dtype: DataType) -> pb::DataType {
 }
 
 /// Every model version and its state. `with_reasons` is for the operator: reasons name files.
-pub fn index(repository: &Repository, ready_only: bool, with_reasons: bool) -> Vec<ModelIndex> {
+pub(super) fn index(
+    repository: &Repository,
+    ready_only: bool,
+    with_reasons: bool,
+) -> Vec<ModelIndex> {
     let entry = |entry: IndexEntry| {
         let (state, reason) = entry.state.describe();
         ModelIndex {
@@ -191,32 +193,8 @@ pub fn index(repository: &Repository, ready_only: bool, with_reasons: bool) -> V
     all.filter(|entry| !ready_only || entry.state.served().is_some()).map(entry).collect()
 }
 
-/// Counts and times of what a caller names: one version, all ready versions of a model, or, where
-/// the name is empty, of every model.
-///
-/// # Errors
-/// As for [`resolve`].
-pub fn all_statistics(
-    repository: &Repository,
-    name: &str,
-    version: &str,
-) -> Result<Vec<pb::ModelStatistics>, PredictError> {
-    if name.is_empty() {
-        let all = repository.index();
-        let served = all.iter().filter_map(|entry| entry.state.served());
-        return Ok(served.map(|served| statistics(served)).collect());
-    }
-    // Resolved also where all versions are asked for, so that an unknown model is an error and not
-    // an empty list.
-    let named = resolve(repository, name, version)?;
-    if !version.is_empty() {
-        return Ok(vec![statistics(&named)]);
-    }
-    Ok(repository.ready_versions(name).iter().map(|served| statistics(served)).collect())
-}
-
 /// Counts and times of a model version.
-pub fn statistics(model: &ServedModel) -> pb::ModelStatistics {
+pub(super) fn statistics(model: &ServedModel) -> pb::ModelStatistics {
     let sums: Snapshot = model.statistics.snapshot();
     let batch =
         |(rows, tally): (&usize, &crate::statistics::BatchTally)| pb::InferBatchStatistics {

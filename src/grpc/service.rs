@@ -9,9 +9,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::control::Audience;
 use super::inference::{Inference, parse_version};
-use super::not_served::{OPERATORS, SHARED_MEMORY};
 use super::status::status;
 use super::{deadline, model, stream};
+use crate::config::RequestLimits;
 use crate::deadline::Deadline;
 use crate::error::PredictError;
 use crate::pb;
@@ -20,7 +20,7 @@ use crate::repository::{Repository, ServedModel};
 
 /// The generated trait's implementation.
 #[derive(Debug)]
-pub(super) struct InferenceService {
+pub struct InferenceService {
     pub(super) inference: Inference,
     pub(super) repository: Arc<Repository>,
     pub(super) stopping: watch::Receiver<bool>,
@@ -28,14 +28,41 @@ pub(super) struct InferenceService {
 }
 
 impl InferenceService {
+    /// Limits on requests.
+    pub fn limits(&self) -> &RequestLimits {
+        self.inference.limits()
+    }
+
+    /// Answers one message that arrived at `now`, whatever brought it.
+    ///
+    /// # Errors
+    /// The status of whatever it ended with; see [`mod@super::status`].
+    pub async fn infer(
+        &self,
+        request: pb::ModelInferRequest,
+        now: Instant,
+        deadline: Deadline,
+    ) -> Result<pb::ModelInferResponse, Status> {
+        self.audience.may_predict()?;
+        self.inference.infer(request, now, deadline).await
+    }
+
     fn resolve(&self, name: &str, version: &str) -> Result<Arc<ServedModel>, Status> {
-        model::resolve(&self.repository, name, version).map_err(|error| status(&error, ""))
+        let resolve = || {
+            let version = parse_version(version)?;
+            self.repository.resolve(name, version)
+        };
+        resolve().map_err(|error: PredictError| status(&error, ""))
     }
 }
 
 fn not_served<T>(reason: &'static str) -> Result<Response<T>, Status> {
     Err(status(&PredictError::Unimplemented(reason), ""))
 }
+
+const NO_SHARED_MEMORY: &str = "shared memory with clients is not served: a region that a client \
+     names is memory that it does not own; a Unix socket serves callers on the same host";
+const OPERATORS: &str = "log and trace settings belong to the operator, not to callers";
 
 #[tonic::async_trait]
 impl GrpcInferenceService for InferenceService {
@@ -68,7 +95,11 @@ impl GrpcInferenceService for InferenceService {
         &self,
         _request: Request<pb::ServerMetadataRequest>,
     ) -> Result<Response<pb::ServerMetadataResponse>, Status> {
-        Ok(Response::new(model::server()))
+        Ok(Response::new(pb::ServerMetadataResponse {
+            name: "onnxd".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: model::EXTENSIONS.map(str::to_owned).to_vec(),
+        }))
     }
 
     async fn model_metadata(
@@ -85,12 +116,11 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        self.audience.may_predict()?;
         let now = Instant::now();
-        let limits = self.inference.limits();
+        let limits = self.limits();
         let deadline = deadline::from_metadata(now, request.metadata(), limits)
             .map_err(|error| status(&error.into(), ""))?;
-        self.inference.infer(request.into_inner(), now, deadline).await.map(Response::new)
+        self.infer(request.into_inner(), now, deadline).await.map(Response::new)
     }
 
     type ModelStreamInferStream = stream::Answers;
@@ -122,8 +152,18 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::ModelStatisticsRequest>,
     ) -> Result<Response<pb::ModelStatisticsResponse>, Status> {
         let pb::ModelStatisticsRequest { name, version } = request.into_inner();
-        let model_stats = model::all_statistics(&self.repository, &name, &version)
-            .map_err(|error| status(&error, ""))?;
+        let model_stats = if name.is_empty() {
+            let all = self.repository.index();
+            let served = all.iter().filter_map(|entry| entry.state.served());
+            served.map(|served| model::statistics(served)).collect()
+        } else if version.is_empty() {
+            // Resolved too, so that an unknown model is an error and not an empty list.
+            self.resolve(&name, "")?;
+            let versions = self.repository.ready_versions(&name);
+            versions.iter().map(|served| model::statistics(served)).collect()
+        } else {
+            vec![model::statistics(&*self.resolve(&name, &version)?)]
+        };
         Ok(Response::new(pb::ModelStatisticsResponse { model_stats }))
     }
 
@@ -166,14 +206,14 @@ impl GrpcInferenceService for InferenceService {
         &self,
         _request: Request<pb::SystemSharedMemoryRegisterRequest>,
     ) -> Result<Response<pb::SystemSharedMemoryRegisterResponse>, Status> {
-        not_served(SHARED_MEMORY)
+        not_served(NO_SHARED_MEMORY)
     }
 
     async fn system_shared_memory_unregister(
         &self,
         _request: Request<pb::SystemSharedMemoryUnregisterRequest>,
     ) -> Result<Response<pb::SystemSharedMemoryUnregisterResponse>, Status> {
-        not_served(SHARED_MEMORY)
+        not_served(NO_SHARED_MEMORY)
     }
 
     async fn cuda_shared_memory_status(
@@ -187,14 +227,14 @@ impl GrpcInferenceService for InferenceService {
         &self,
         _request: Request<pb::CudaSharedMemoryRegisterRequest>,
     ) -> Result<Response<pb::CudaSharedMemoryRegisterResponse>, Status> {
-        not_served(SHARED_MEMORY)
+        not_served(NO_SHARED_MEMORY)
     }
 
     async fn cuda_shared_memory_unregister(
         &self,
         _request: Request<pb::CudaSharedMemoryUnregisterRequest>,
     ) -> Result<Response<pb::CudaSharedMemoryUnregisterResponse>, Status> {
-        not_served(SHARED_MEMORY)
+        not_served(NO_SHARED_MEMORY)
     }
 
     async fn trace_setting(

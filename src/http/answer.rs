@@ -6,7 +6,7 @@
 //! BYTES are strings, and octets that are not UTF-8 are refused in text: any replacement would be
 //! another value. The caller can have them as bytes.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,10 +20,11 @@ use half::{bf16, f16};
 use http_body::{Frame, SizeHint};
 use serde_json::Value;
 
-use super::Refusal;
+use super::Failure;
 use super::infer::JSON_LENGTH;
 use super::request::Binary;
-use crate::pb::ModelInferResponse;
+use crate::pb::infer_parameter::ParameterChoice;
+use crate::pb::{InferParameter, ModelInferResponse};
 use crate::tensor::DataType;
 
 /// Bytes of the outputs that are wanted as text: what there is to write.
@@ -36,7 +37,7 @@ pub(super) fn text_bytes(answer: &ModelInferResponse, binary: &Binary) -> usize 
 ///
 /// # Errors
 /// 400 for BYTES that are wanted as text and are none.
-pub(super) fn encode(answer: ModelInferResponse, binary: &Binary) -> Result<Response, Refusal> {
+pub(super) fn encode(answer: ModelInferResponse, binary: &Binary) -> Result<Response, Failure> {
     let mut json = Vec::with_capacity(256 + 4 * text_bytes(&answer, binary));
     put(&mut json, "{\"model_name\":");
     string(&mut json, &answer.model_name);
@@ -45,6 +46,10 @@ pub(super) fn encode(answer: ModelInferResponse, binary: &Binary) -> Result<Resp
     if !answer.id.is_empty() {
         put(&mut json, ",\"id\":");
         string(&mut json, &answer.id);
+    }
+    if !answer.parameters.is_empty() {
+        put(&mut json, ",\"parameters\":");
+        put(&mut json, &parameters(answer.parameters).to_string());
     }
     put(&mut json, ",\"outputs\":[");
     let mut parts = VecDeque::new();
@@ -64,13 +69,25 @@ pub(super) fn encode(answer: ModelInferResponse, binary: &Binary) -> Result<Resp
         } else {
             put(&mut json, "],\"data\":[");
             elements(&mut json, &output.datatype, raw).map_err(|problem| {
-                Refusal::invalid(format!("output `{}`: {problem}", output.name))
+                Failure::invalid(format!("output `{}`: {problem}", output.name))
             })?;
             put(&mut json, "]}");
         }
     }
     put(&mut json, "]}");
     Ok(respond(json.into(), parts))
+}
+
+fn parameters(all: HashMap<String, InferParameter>) -> Value {
+    let value = |parameter: InferParameter| match parameter.parameter_choice {
+        None => Value::Null,
+        Some(ParameterChoice::BoolParam(value)) => value.into(),
+        Some(ParameterChoice::Int64Param(value)) => value.into(),
+        Some(ParameterChoice::Uint64Param(value)) => value.into(),
+        Some(ParameterChoice::DoubleParam(value)) => value.into(),
+        Some(ParameterChoice::StringParam(value)) => value.into(),
+    };
+    Value::Object(all.into_iter().map(|(key, each)| (key, value(each))).collect())
 }
 
 fn respond(json: Bytes, mut parts: VecDeque<Bytes>) -> Response {

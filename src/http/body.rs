@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
-use super::Refusal;
+use super::Failure;
 use crate::config::RequestLimits;
 use crate::model::quoted;
 
@@ -18,19 +18,19 @@ use crate::model::quoted;
 ///
 /// # Errors
 /// 400 for one that breaks off or cannot be decompressed, 408, 413, 415.
-pub(super) async fn read(request: Request, limits: &RequestLimits) -> Result<Bytes, Refusal> {
+pub(super) async fn read(request: Request, limits: &RequestLimits) -> Result<Bytes, Failure> {
     let (parts, body) = request.into_parts();
     check_encoding(&parts.headers)?;
     let whole = tokio::time::timeout(limits.default_timeout, collect(body, limits));
     whole.await.unwrap_or_else(|_| {
         let patience = limits.default_timeout.as_millis();
         let message = format!("the body did not come within {patience} ms");
-        Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, message))
+        Err(Failure::new(StatusCode::REQUEST_TIMEOUT, message))
     })
 }
 
 /// The encodings that are read are taken off before; what is left here is none of them.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     match headers.get(header::CONTENT_ENCODING) {
         None => Ok(()),
         Some(encoding) if encoding == "identity" => Ok(()),
@@ -38,14 +38,14 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
             let encoding = quoted(&String::from_utf8_lossy(encoding.as_bytes()));
             let message =
                 format!("Content-Encoding `{encoding}` is not read; gzip and deflate are");
-            Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
+            Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
         }
     }
 }
 
-async fn collect(body: Body, limits: &RequestLimits) -> Result<Bytes, Refusal> {
+async fn collect(body: Body, limits: &RequestLimits) -> Result<Bytes, Failure> {
     let limit = limits.max_message_bytes;
-    let too_large = || Refusal::too_large("the body", limit);
+    let too_large = || Failure::too_large("the body", limit);
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
     }
@@ -55,7 +55,7 @@ async fn collect(body: Body, limits: &RequestLimits) -> Result<Bytes, Refusal> {
     while let Some(part) = parts.next().await {
         let part = part.map_err(|error| {
             tracing::debug!(%error, "a body could not be read");
-            Refusal::invalid("the body breaks off or is not in its Content-Encoding")
+            Failure::invalid("the body breaks off or is not in its Content-Encoding")
         })?;
         if first.len() + whole.len() + part.len() > limit {
             return Err(too_large());

@@ -1,7 +1,7 @@
 //! What the server and its models say of themselves, and whether they are ready.
 //!
-//! The contents come from [`crate::grpc::model`]; here they get a path. Readiness is told by the
-//! status, as clients read it, and in a word of JSON, as KServe's client does.
+//! Each path asks the RPC of the same name; its answer becomes JSON. Readiness is told by the
+//! status, as NVIDIA's clients read it, and in a word of JSON, as KServe's do.
 
 use std::sync::Arc;
 
@@ -10,13 +10,18 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Json;
 use serde_json::{Value, json};
+use tonic::Request as Call;
 
-use super::{Refusal, Rest, body};
-use crate::error::PredictError;
-use crate::grpc::model;
+use super::{Failure, Rest, body};
 use crate::pb;
+use crate::pb::server::grpc_inference_service_server::GrpcInferenceService;
 
-type Answer = Result<Json<Value>, Refusal>;
+/// A question to the calls of the gRPC port.
+fn ask<T>(message: T) -> Call<T> {
+    Call::new(message)
+}
+
+type Answer = Result<Json<Value>, Failure>;
 
 /// The model version that a path names; both empty where it names none.
 #[derive(Debug, Default)]
@@ -26,11 +31,11 @@ pub(super) struct Target {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Target {
-    type Rejection = Refusal;
+    type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let named = RawPathParams::from_request_parts(parts, state).await;
-        let named = named.map_err(|error| Refusal::invalid(error.body_text()))?;
+        let named = named.map_err(|error| Failure::invalid(error.body_text()))?;
         let mut target = Self::default();
         for (part, value) in &named {
             match part {
@@ -44,42 +49,61 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 }
 
 pub(super) async fn server(State(rest): State<Arc<Rest>>) -> Answer {
-    rest.messages.json("ServerMetadataResponse", &model::server()).map(Json)
+    let answer = rest.service.server_metadata(ask(pb::ServerMetadataRequest {})).await?;
+    let mut server = answer.into_inner();
+    server.extensions.push("binary_tensor_data".to_owned());
+    rest.messages.json("ServerMetadataResponse", &server).map(Json)
 }
 
 pub(super) async fn live() -> Json<Value> {
     Json(json!({ "live": true }))
 }
 
-pub(super) async fn ready(State(rest): State<Arc<Rest>>) -> (StatusCode, Json<Value>) {
-    let ready = rest.repository.is_ready();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready })))
+pub(super) async fn ready(
+    State(rest): State<Arc<Rest>>,
+) -> Result<(StatusCode, Json<Value>), Failure> {
+    let answer = rest.service.server_ready(ask(pb::ServerReadyRequest {})).await?;
+    let ready = answer.into_inner().ready;
+    Ok((readiness(ready), Json(json!({ "ready": ready }))))
 }
 
-pub(super) async fn model_ready(State(rest): State<Arc<Rest>>, target: Target) -> Answer {
-    model::resolve(&rest.repository, &target.model, &target.version)?;
-    if rest.repository.is_draining() {
-        return Err(PredictError::ShuttingDown.into());
-    }
-    Ok(Json(json!({ "name": target.model, "ready": true })))
+fn readiness(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-pub(super) async fn metadata(State(rest): State<Arc<Rest>>, target: Target) -> Answer {
-    let served = model::resolve(&rest.repository, &target.model, &target.version)?;
-    let versions = rest.repository.ready_versions(&target.model);
-    let metadata = model::metadata(&served, &versions);
+pub(super) async fn model_ready(
+    State(rest): State<Arc<Rest>>,
+    Target { model: name, version }: Target,
+) -> Result<(StatusCode, Json<Value>), Failure> {
+    let question = pb::ModelReadyRequest { name: name.clone(), version };
+    let ready = rest.service.model_ready(ask(question)).await?.into_inner().ready;
+    Ok((readiness(ready), Json(json!({ "name": name, "ready": ready }))))
+}
+
+pub(super) async fn metadata(
+    State(rest): State<Arc<Rest>>,
+    Target { model: name, version }: Target,
+) -> Answer {
+    let question = ask(pb::ModelMetadataRequest { name, version });
+    let metadata = rest.service.model_metadata(question).await?.into_inner();
     rest.messages.json("ModelMetadataResponse", &metadata).map(Json)
 }
 
-pub(super) async fn config(State(rest): State<Arc<Rest>>, target: Target) -> Answer {
-    let served = model::resolve(&rest.repository, &target.model, &target.version)?;
-    rest.messages.json("ModelConfig", &model::config(&served)).map(Json)
+pub(super) async fn config(
+    State(rest): State<Arc<Rest>>,
+    Target { model: name, version }: Target,
+) -> Answer {
+    let question = ask(pb::ModelConfigRequest { name, version });
+    let config = rest.service.model_config(question).await?.into_inner().config;
+    rest.messages.json("ModelConfig", &config.unwrap_or_default()).map(Json)
 }
 
-pub(super) async fn statistics(State(rest): State<Arc<Rest>>, target: Target) -> Answer {
-    let model_stats = model::all_statistics(&rest.repository, &target.model, &target.version)?;
-    let statistics = pb::ModelStatisticsResponse { model_stats };
+pub(super) async fn statistics(
+    State(rest): State<Arc<Rest>>,
+    Target { model: name, version }: Target,
+) -> Answer {
+    let question = ask(pb::ModelStatisticsRequest { name, version });
+    let statistics = rest.service.model_statistics(question).await?.into_inner();
     rest.messages.json("ModelStatisticsResponse", &statistics).map(Json)
 }
 
@@ -88,29 +112,42 @@ pub(super) async fn regions() -> Json<Value> {
     Json(json!([]))
 }
 
+/// What shared memory is asked for; the call says why not.
+pub(super) async fn register(State(rest): State<Arc<Rest>>) -> Answer {
+    let question = pb::SystemSharedMemoryRegisterRequest::default();
+    rest.service.system_shared_memory_register(ask(question)).await?;
+    Ok(Json(json!({})))
+}
+
+/// What log and trace settings are asked for; the call says why not.
+pub(super) async fn settings(State(rest): State<Arc<Rest>>) -> Answer {
+    rest.service.log_settings(ask(pb::LogSettingsRequest::default())).await?;
+    Ok(Json(json!({})))
+}
+
 /// Largest body of a question about the index: a few words.
 const MAX_QUESTION_BYTES: usize = 64 << 10;
 
 pub(super) async fn index(State(rest): State<Arc<Rest>>, request: Request) -> Answer {
-    let mut limits = *rest.inference.limits();
+    let mut limits = *rest.service.limits();
     limits.max_message_bytes = limits.max_message_bytes.min(MAX_QUESTION_BYTES);
-    let question = body::read(request, &limits).await?;
-    let models = model::index(&rest.repository, ready_only(&question)?, false);
-    let index = pb::RepositoryIndexResponse { models };
+    let ready = ready_only(&body::read(request, &limits).await?)?;
+    let question = pb::RepositoryIndexRequest { ready, ..Default::default() };
+    let index = rest.service.repository_index(ask(question)).await?.into_inner();
     let mut index = rest.messages.json("RepositoryIndexResponse", &index)?;
     // The list itself, where the RPC has a message round it.
     Ok(Json(index["models"].take()))
 }
 
-fn ready_only(question: &[u8]) -> Result<bool, Refusal> {
+fn ready_only(question: &[u8]) -> Result<bool, Failure> {
     if question.trim_ascii().is_empty() {
         return Ok(false);
     }
     let question: Value = serde_json::from_slice(question)
-        .map_err(|error| Refusal::invalid(format!("malformed request: {error}")))?;
+        .map_err(|error| Failure::invalid(format!("malformed request: {error}")))?;
     match (&question, question.get("ready")) {
         (Value::Object(_), None) => Ok(false),
         (Value::Object(_), Some(Value::Bool(ready))) => Ok(*ready),
-        _ => Err(Refusal::invalid("expected {\"ready\": true} or {\"ready\": false}")),
+        _ => Err(Failure::invalid("expected {\"ready\": true} or {\"ready\": false}")),
     }
 }

@@ -8,7 +8,7 @@ use axum::response::Response;
 use tokio::time::Instant;
 
 use super::describe::Target;
-use super::{Refusal, Rest, answer, body, request};
+use super::{Failure, Rest, answer, body, request};
 use crate::deadline::Deadline;
 use crate::model::quoted;
 
@@ -24,8 +24,8 @@ pub(super) async fn infer(
     State(rest): State<Arc<Rest>>,
     target: Target,
     request: Request,
-) -> Result<Response, Refusal> {
-    let limits = *rest.inference.limits();
+) -> Result<Response, Failure> {
+    let limits = *rest.service.limits();
     let json_length = json_length(request.headers())?;
     let mut bytes = body::read(request, &limits).await?;
     let now = Instant::now();
@@ -34,23 +34,23 @@ pub(super) async fn infer(
     if length > bytes.len() {
         let got = bytes.len();
         let message = format!("{JSON_LENGTH} is {length}, the body has {got} bytes");
-        return Err(Refusal::invalid(message));
+        return Err(Failure::invalid(message));
     }
     let text = bytes.split_to(length);
     let room = limits.max_message_bytes;
     let parsed = aside(length, move || request::parse(&text, bytes, room)).await?;
     let (mut message, binary) = (parsed.message, parsed.binary);
     (message.model_name, message.model_version) = (target.model, target.version);
-    let answer = rest.inference.predict(message, now, deadline).await?;
+    let answer = rest.service.infer(message, now, deadline).await?;
     let written = answer::text_bytes(&answer, &binary);
     aside(written, move || answer::encode(answer, &binary)).await
 }
 
-fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Refusal> {
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
     let Some(value) = headers.get(JSON_LENGTH) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
     let length = text.parse().map_err(|_| {
-        Refusal::invalid(format!("{JSON_LENGTH} is {:?}, expected a number", quoted(&text)))
+        Failure::invalid(format!("{JSON_LENGTH} is {:?}, expected a number", quoted(&text)))
     })?;
     Ok(Some(length))
 }
@@ -62,8 +62,8 @@ const MUCH_TEXT_BYTES: usize = 256 << 10;
 /// all connections.
 async fn aside<T: Send + 'static>(
     size: usize,
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
     if size < MUCH_TEXT_BYTES {
         return work();
     }
@@ -72,5 +72,5 @@ async fn aside<T: Send + 'static>(
         reason = "long texts of JSON only, which no thread of ours is for"
     )]
     let done = tokio::task::spawn_blocking(work);
-    done.await.unwrap_or_else(|error| Err(Refusal::internal(&error)))
+    done.await.unwrap_or_else(|error| Err(Failure::internal(&error)))
 }

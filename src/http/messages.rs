@@ -8,7 +8,7 @@ use prost::Message;
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::Value;
 
-use super::Refusal;
+use super::Failure;
 use crate::pb;
 
 /// Descriptors of all messages.
@@ -26,19 +26,19 @@ impl Messages {
     ///
     /// # Errors
     /// A name that no message has, which is a fault of the build.
-    pub(super) fn json(&self, name: &str, message: &impl Message) -> Result<Value, Refusal> {
+    pub(super) fn json(&self, name: &str, message: &impl Message) -> Result<Value, Failure> {
         let Some(descriptor) = self.0.get_message_by_name(&format!("inference.{name}")) else {
-            return Err(Refusal::internal(&format!("no message is called {name}")));
+            return Err(Failure::internal(&format!("no message is called {name}")));
         };
         let bytes = message.encode_to_vec();
         let message = DynamicMessage::decode(descriptor, bytes.as_slice())
-            .map_err(|error| Refusal::internal(&error))?;
+            .map_err(|error| Failure::internal(&error))?;
         let options = SerializeOptions::new()
             .use_proto_field_name(true)
             .stringify_64_bit_integers(false)
             .skip_default_fields(false);
         message
             .serialize_with_options(serde_json::value::Serializer, &options)
-            .map_err(|error| Refusal::internal(&error))
+            .map_err(|error| Failure::internal(&error))
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use jiter::Peek;
 
-use super::Refusal;
+use super::Failure;
 use super::reader::{Reader, kind};
 use crate::grpc::wire::MAX_PARAMETERS;
 use crate::model::quoted;
@@ -20,12 +20,12 @@ pub(super) type Parameters = HashMap<String, InferParameter>;
 ///
 /// # Errors
 /// 400 for a value of another kind, or too many.
-pub(super) fn read(reader: &mut Reader<'_>) -> Result<Parameters, Refusal> {
+pub(super) fn read(reader: &mut Reader<'_>) -> Result<Parameters, Failure> {
     let mut all = Parameters::new();
     reader.object(str::to_owned, |reader, key| {
         if all.len() == MAX_PARAMETERS {
             let message = format!("request has more than {MAX_PARAMETERS} parameters");
-            return Err(Refusal::invalid(message));
+            return Err(Failure::invalid(message));
         }
         let choice = choice(reader, &key)?;
         all.insert(key, InferParameter { parameter_choice: Some(choice) });
@@ -34,7 +34,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Parameters, Refusal> {
     Ok(all)
 }
 
-fn choice(reader: &mut Reader<'_>, key: &str) -> Result<ParameterChoice, Refusal> {
+fn choice(reader: &mut Reader<'_>, key: &str) -> Result<ParameterChoice, Failure> {
     Ok(match reader.peek()? {
         Peek::True | Peek::False => ParameterChoice::BoolParam(reader.boolean()?),
         Peek::String => ParameterChoice::StringParam(reader.string(str::to_owned)?),
@@ -44,7 +44,7 @@ fn choice(reader: &mut Reader<'_>, key: &str) -> Result<ParameterChoice, Refusal
             let message = format!(
                 "parameter `{key}`: expected a bool, an integer, a string or a double, got {got}"
             );
-            return Err(Refusal::invalid(message));
+            return Err(Failure::invalid(message));
         }
     })
 }
@@ -69,12 +69,12 @@ pub(super) fn take<T>(
     key: &str,
     of: &str,
     read: impl FnOnce(&ParameterChoice) -> Result<T, &'static str>,
-) -> Result<Option<T>, Refusal> {
+) -> Result<Option<T>, Failure> {
     let Some(choice) = parameters.remove(key).and_then(|each| each.parameter_choice) else {
         return Ok(None);
     };
     let value = read(&choice).map_err(|expected| {
-        Refusal::invalid(format!("{of}: parameter `{key}`: expected {expected}"))
+        Failure::invalid(format!("{of}: parameter `{key}`: expected {expected}"))
     })?;
     Ok(Some(value))
 }

@@ -9,7 +9,7 @@
 
 use jiter::{Jiter, JiterError, Peek};
 
-use super::Refusal;
+use super::Failure;
 
 /// A position in a text.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Reader<'j> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) String);
 
-impl From<Malformed> for Refusal {
+impl From<Malformed> for Failure {
     fn from(malformed: Malformed) -> Self {
         Self::invalid(format!("malformed request: {}", malformed.0))
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::parameters::{self, Parameters, flag, size, take};
 use super::reader::{Malformed, Reader};
-use super::{Refusal, elements};
+use super::{Failure, elements};
 use crate::grpc::wire::{MAX_DIMS, MAX_TENSORS};
 use crate::model::quoted;
 use crate::pb::ModelInferRequest;
@@ -66,7 +66,7 @@ enum Data<'j> {
 ///
 /// # Errors
 /// 400, naming the tensor; 413 for lists that amount to more.
-pub(super) fn parse(text: &[u8], bytes: Bytes, room: usize) -> Result<Parsed, Refusal> {
+pub(super) fn parse(text: &[u8], bytes: Bytes, room: usize) -> Result<Parsed, Failure> {
     let mut parser = Parser { bytes, room, limit: room, parsed: Parsed::empty() };
     let (mut inputs, mut outputs) = (false, false);
     let mut reader = Reader::new(text);
@@ -91,7 +91,7 @@ pub(super) fn parse(text: &[u8], bytes: Bytes, room: usize) -> Result<Parsed, Re
             }
             Field::Unknown => drop(reader.skip()?),
         }
-        Ok::<_, Refusal>(())
+        Ok::<_, Failure>(())
     })?;
     reader.finish()?;
     parser.finish()
@@ -106,9 +106,9 @@ enum Field {
     Unknown,
 }
 
-fn once(field: &str, seen: &mut bool) -> Result<(), Refusal> {
+fn once(field: &str, seen: &mut bool) -> Result<(), Failure> {
     if std::mem::replace(seen, true) {
-        return Err(Refusal::invalid(format!("malformed request: `{field}` comes twice")));
+        return Err(Failure::invalid(format!("malformed request: `{field}` comes twice")));
     }
     Ok(())
 }
@@ -130,10 +130,10 @@ struct Parser {
 }
 
 impl Parser {
-    fn input(&mut self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
+    fn input(&mut self, reader: &mut Reader<'_>) -> Result<(), Failure> {
         let position = self.parsed.message.inputs.len();
         if position == MAX_TENSORS {
-            return Err(Refusal::invalid(format!("request has more than {MAX_TENSORS} inputs")));
+            return Err(Failure::invalid(format!("request has more than {MAX_TENSORS} inputs")));
         }
         let mut input = Input::default();
         let field = |key: &str| match key {
@@ -154,7 +154,7 @@ impl Parser {
                 InputField::Data => input.data = Some(self.data(reader, &input, position)?),
                 InputField::Unknown => drop(reader.skip()?),
             }
-            Ok::<_, Refusal>(())
+            Ok::<_, Failure>(())
         })?;
         self.add(input, position)
     }
@@ -165,7 +165,7 @@ impl Parser {
         reader: &mut Reader<'j>,
         input: &Input<'_>,
         position: usize,
-    ) -> Result<Data<'j>, Refusal> {
+    ) -> Result<Data<'j>, Failure> {
         if input.datatype.is_none() || input.shape.is_none() {
             return Ok(Data::Text(reader.skip()?));
         }
@@ -177,9 +177,9 @@ impl Parser {
         reader: &mut Reader<'_>,
         input: &Input<'_>,
         position: usize,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Vec<u8>, Failure> {
         let name = input.label(position);
-        let refuse = |problem: String| Refusal::invalid(format!("{name}: {problem}"));
+        let refuse = |problem: String| Failure::invalid(format!("{name}: {problem}"));
         let datatype = input.datatype.as_deref().unwrap_or_default();
         let Some(dtype) = DataType::from_wire_name(datatype) else {
             let known = DataType::ALL.map(DataType::wire_name).join(", ");
@@ -191,14 +191,14 @@ impl Parser {
         // Text can amount to more bytes than it has: "0" to eight.
         let size = shape.elements().checked_mul(dtype.size_bytes().unwrap_or(0));
         self.room = size.and_then(|size| self.room.checked_sub(size)).ok_or_else(|| {
-            Refusal::too_large(&format!("{name} with those before it"), self.limit)
+            Failure::too_large(&format!("{name} with those before it"), self.limit)
         })?;
         elements::read(reader, dtype, &shape).map_err(refuse)
     }
 
-    fn add(&mut self, mut input: Input<'_>, position: usize) -> Result<(), Refusal> {
+    fn add(&mut self, mut input: Input<'_>, position: usize) -> Result<(), Failure> {
         let name = input.label(position);
-        let refuse = |problem: String| Refusal::invalid(format!("{name}: {problem}"));
+        let refuse = |problem: String| Failure::invalid(format!("{name}: {problem}"));
         for (field, is_missing) in [
             ("name", input.name.is_none()),
             ("datatype", input.datatype.is_none()),
@@ -241,10 +241,10 @@ impl Parser {
         Ok(())
     }
 
-    fn output(&mut self, reader: &mut Reader<'_>) -> Result<(), Refusal> {
+    fn output(&mut self, reader: &mut Reader<'_>) -> Result<(), Failure> {
         let position = self.parsed.message.outputs.len();
         if position == MAX_TENSORS {
-            return Err(Refusal::invalid(format!("request has more than {MAX_TENSORS} outputs")));
+            return Err(Failure::invalid(format!("request has more than {MAX_TENSORS} outputs")));
         }
         let (mut name, mut asked) = (None, Parameters::new());
         let field = |key: &str| match key {
@@ -258,21 +258,21 @@ impl Parser {
                 InputField::Parameters => asked = parameters::read(reader)?,
                 _ => drop(reader.skip()?),
             }
-            Ok::<_, Refusal>(())
+            Ok::<_, Failure>(())
         })?;
         let label = label("output", "outputs", name.as_deref(), position);
-        let name = name.ok_or_else(|| Refusal::invalid(format!("{label}: has no `name`")))?;
+        let name = name.ok_or_else(|| Failure::invalid(format!("{label}: has no `name`")))?;
         self.parsed.binary.each.push(take(&mut asked, "binary_data", &label, flag)?);
         let output = InferRequestedOutputTensor { name, parameters: asked };
         self.parsed.message.outputs.push(output);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Parsed, Refusal> {
+    fn finish(mut self) -> Result<Parsed, Failure> {
         if !self.bytes.is_empty() {
             let surplus = self.bytes.len();
             let message = format!("{surplus} bytes follow the last input with binary_data_size");
-            return Err(Refusal::invalid(message));
+            return Err(Failure::invalid(message));
         }
         let asked = &mut self.parsed.message.parameters;
         let otherwise = take(asked, "binary_data_output", "request", flag)?;
@@ -305,11 +305,11 @@ fn label(kind: &str, list: &str, name: Option<&str>, position: usize) -> String 
     }
 }
 
-fn shape(reader: &mut Reader<'_>) -> Result<Vec<i64>, Refusal> {
+fn shape(reader: &mut Reader<'_>) -> Result<Vec<i64>, Failure> {
     let mut dims = Vec::new();
     reader.array(|reader| {
         if dims.len() == MAX_DIMS {
-            return Err(Refusal::invalid(format!("request has more than {MAX_DIMS} dimensions")));
+            return Err(Failure::invalid(format!("request has more than {MAX_DIMS} dimensions")));
         }
         let dim = reader.number(|text| text.parse::<i64>().map_err(|_| quoted(text)))?;
         dims.push(dim.map_err(|text| Malformed(format!("{text} is no dimension")))?);

@@ -23,7 +23,8 @@ use tokio::sync::oneshot;
 
 use super::layout::{self, FoundModel, Listing};
 use super::marks::{self, ModelMark};
-use super::{Repository, RepositoryError, State, read_config, select};
+use super::settings::select;
+use super::{Repository, RepositoryError, State};
 use crate::config::{ControlMode, ModelConfig};
 use crate::model::{ModelKey, ModelName, ModelVersion, quoted};
 use crate::worker::LoadError;
@@ -188,10 +189,8 @@ impl Desk {
                 self.repository.set_known(&newest(model));
             }
         }
-        let configured: Vec<_> = wanted
-            .into_iter()
-            .map(|model| (model, read_config(model, self.repository.defaults())))
-            .collect();
+        let configured: Vec<_> =
+            wanted.into_iter().map(|model| (model, self.repository.config_of(model))).collect();
         // So that the index has all of them from the start.
         for (model, config) in &configured {
             let Ok(config) = config else { continue };
@@ -225,7 +224,7 @@ impl Desk {
         let Some(model) = listing.models.iter().find(|model| model.name.as_str() == name) else {
             return Err(ControlError::NotFound(quoted(name)));
         };
-        let config = read_config(model, self.repository.defaults());
+        let config = self.repository.config_of(model);
         self.apply(model, config).map_err(|reasons| {
             let reason = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             ControlError::Failed { model: name.to_owned(), reason }
@@ -259,7 +258,7 @@ impl Desk {
         self.last = now;
         for model in &listing.models {
             if changes.changed.contains(&model.name) {
-                let config = read_config(model, self.repository.defaults());
+                let config = self.repository.config_of(model);
                 drop(self.apply(model, config));
             }
         }

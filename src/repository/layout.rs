@@ -1,6 +1,7 @@
 //! What lies in a model repository: names, versions, files.
 //!
-//! `<name>/<version>/model.onnx`, with an optional `<name>/model.toml`. A single `.onnx` file is a
+//! `<name>/<version>/model.onnx`, with an optional `<name>/model.toml` or, as Triton has it,
+//! `<name>/config.pbtxt`, which may name another file than `model.onnx`. A single `.onnx` file is a
 //! repository of one model, called after the file, version 1. Only lists folders; opens no model.
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::config::model::MODEL_FILE;
 use crate::model::{ModelName, ModelVersion};
 
 /// A model as it lies on disk.
@@ -17,7 +19,7 @@ pub struct FoundModel {
     pub name: ModelName,
     /// Its versions and their `.onnx` files.
     pub versions: BTreeMap<ModelVersion, PathBuf>,
-    /// Its `model.toml`, if it has one.
+    /// Its `model.toml` or `config.pbtxt`, if it has one.
     pub config: Option<PathBuf>,
     /// Whether it is one file, and what lies beside that is not its own.
     pub is_single_file: bool,
@@ -53,8 +55,10 @@ pub enum LayoutError {
     },
 }
 
-/// Name of the model file inside a version's folder.
-const MODEL_FILE: &str = "model.onnx";
+/// Settings in the server's own form.
+pub(super) const MODEL_TOML: &str = "model.toml";
+/// Settings in Triton's form.
+pub(super) const CONFIG_PBTXT: &str = "config.pbtxt";
 
 /// Lists what `path` holds.
 ///
@@ -129,9 +133,10 @@ impl Listing {
             self.warnings.push(format!("{name}: no version folder; ignored"));
             return Ok(());
         }
-        let config = Some(folder.join("model.toml")).filter(|path| path.exists());
-        if config.is_none() && folder.join("config.pbtxt").exists() {
-            self.warnings.push(format!("{name}: config.pbtxt is not read; use model.toml"));
+        let mut files = [MODEL_TOML, CONFIG_PBTXT].map(|file| folder.join(file)).into_iter();
+        let config = files.find(|path| path.exists());
+        if files.next().is_some_and(|other| other.exists()) {
+            self.warnings.push(format!("{name}: config.pbtxt is not read beside model.toml"));
         }
         self.models.push(FoundModel { name, versions, config, is_single_file: false });
         Ok(())
@@ -167,6 +172,8 @@ mod tests {
             "b/02/model.onnx",
             "a/1/model.onnx",
             "a/model.toml",
+            "a/config.pbtxt",
+            "b/config.pbtxt",
             ".git/1/model.onnx",
             "bad name/1/model.onnx",
             "empty/readme",
@@ -176,11 +183,13 @@ mod tests {
         let listing = list(root.path()).unwrap();
         let names: Vec<&str> = listing.models.iter().map(|model| model.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        assert!(listing.models[0].config.is_some());
+        let configs: Vec<_> = listing.models.iter().map(|model| model.config.clone()).collect();
+        let expected = ["a/model.toml", "b/config.pbtxt"].map(|file| Some(root.path().join(file)));
+        assert_eq!(configs, expected);
         let versions: Vec<u64> =
             listing.models[1].versions.keys().map(|version| version.number()).collect();
         assert_eq!(versions, [2, 10]);
-        assert_eq!(listing.warnings.len(), 3, "{:?}", listing.warnings);
+        assert_eq!(listing.warnings.len(), 4, "{:?}", listing.warnings);
     }
 
     #[test]

@@ -10,13 +10,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::labels::Labels;
+use super::layout::{CONFIG_PBTXT, MODEL_TOML};
 use crate::batcher::policy::BatchPolicy;
 use crate::batcher::{Batcher, QueueLimits};
 use crate::config::ModelConfig;
 use crate::config::model::Batching;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
-use crate::model::{ModelKey, ModelSpec, axes};
+use crate::model::declared::Declared;
+use crate::model::{ModelKey, ModelSpec};
 use crate::statistics::ModelStatistics;
 use crate::telemetry::metrics::{Metrics, ModelMetrics};
 use crate::worker::warmup::{self, Examples, Independence};
@@ -76,8 +78,7 @@ impl ServedModel {
     ) -> Result<Self, LoadError> {
         let Surroundings { budget, metrics, courier } = *around;
         let begun_at = Instant::now();
-        let (spec, reason) = axes::assign(loaded.spec.clone(), &config.axes)
-            .map_err(|error| LoadError::new(format!("model.toml: {error}")))?;
+        let (spec, reason) = signature(&key, loaded.spec.clone(), &config)?;
         if let Some(unknown) =
             labels.keys().find(|name| !spec.outputs.iter().any(|output| *output.name == ***name))
         {
@@ -165,6 +166,26 @@ impl ServedModel {
             pool.join().await;
         }
     }
+}
+
+/// The signature with what the settings say of it, and why requests share no run if they do not.
+fn signature(
+    key: &ModelKey,
+    spec: ModelSpec,
+    config: &ModelConfig,
+) -> Result<(ModelSpec, Option<String>), LoadError> {
+    let declared = &config.declared;
+    let file = if *declared == Declared::default() { MODEL_TOML } else { CONFIG_PBTXT };
+    let (spec, reason) = declared
+        .apply(spec, &config.axes)
+        .map_err(|problems| LoadError::new(format!("{file}: {}", problems.join("\n"))))?;
+    let is_listed = |name: &str| declared.outputs.iter().any(|output| output.name == name);
+    let mut unlisted = spec.outputs.iter().filter(|output| !is_listed(&output.name));
+    if let Some(output) = unlisted.next().filter(|_| !declared.outputs.is_empty()) {
+        let output = &output.name;
+        tracing::warn!(model = %key, %output, "is served, though {file} does not list it");
+    }
+    Ok((spec, reason))
 }
 
 /// First runs. Returns the signature, without rows unless requests may share a run, and the most

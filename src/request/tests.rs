@@ -14,6 +14,7 @@ fn spec() -> ModelSpec {
         dtype: DataType::Fp32,
         dims,
         batch_axis,
+        reshape: None,
     };
     let seq = || Dim::Dynamic(Some("seq".into()));
     ModelSpec {

@@ -21,7 +21,13 @@ pub fn validate(
     max_rows: usize,
 ) -> Result<ValidRequest, InvalidRequest> {
     let outputs = choose_outputs(&request.outputs, spec)?;
-    let inputs = arrange_inputs(request.inputs, spec)?;
+    let mut inputs = arrange_inputs(request.inputs, spec)?;
+    for (tensor, declared) in inputs.iter_mut().zip(&spec.inputs) {
+        if let Some(reshape) = &declared.reshape {
+            let given = tensor.clone();
+            *tensor = reshape.to_model(given).ok_or_else(|| wrong_shape(tensor, declared))?;
+        }
+    }
     let mut symbols = Symbols::new();
     for (tensor, declared) in inputs.iter().zip(&spec.inputs) {
         check_tensor(tensor, declared)?;
@@ -105,11 +111,15 @@ fn check_tensor(tensor: &Tensor, declared: &TensorSpec) -> Result<(), InvalidReq
         return Err(InvalidRequest::new(format!("inputs.{name}.datatype"), message));
     }
     if !declared.accepts(tensor.shape()) {
-        let (wanted, got) = (declared.wire_dims(), tensor.shape());
-        let message = format!("input `{name}`: expected shape {wanted:?}, got {got}");
-        return Err(InvalidRequest::new(format!("inputs.{name}.shape"), message));
+        return Err(wrong_shape(tensor, declared));
     }
     Ok(())
+}
+
+fn wrong_shape(tensor: &Tensor, declared: &TensorSpec) -> InvalidRequest {
+    let (name, wanted, got) = (&declared.name, declared.wire_dims(), tensor.shape());
+    let message = format!("input `{name}`: expected shape {wanted:?}, got {got}");
+    InvalidRequest::new(format!("inputs.{name}.shape"), message)
 }
 
 fn check_symbols<'a>(

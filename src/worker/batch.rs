@@ -134,6 +134,16 @@ fn execute(
             }
         });
     }
+    for (parts, spec) in parts.iter_mut().zip(&shift.spec.outputs) {
+        let Some(reshape) = &spec.reshape else { continue };
+        for part in parts {
+            let made = part.clone();
+            *part = reshape.to_wire(made).ok_or_else(|| {
+                let (name, shape, wanted) = (&spec.name, part.shape(), spec.wire_dims());
+                ExecuteError::Runtime(format!("output `{name}` has shape {shape}, not {wanted:?}"))
+            })?;
+        }
+    }
     let times = RunTimes {
         input: run.joined_at - begun_at,
         infer: ran_at - run.joined_at,

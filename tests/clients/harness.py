@@ -15,6 +15,9 @@ MODELS = ROOT / "models"
 TEST_MODELS = ROOT / "tests" / "data" / "models"
 BINARY = os.environ["ONNXD_BIN"]
 
+# How Debian names the folder of this machine's libraries.
+MULTIARCH = f"{os.uname().machine}-linux-gnu"
+
 # Longest wait for anything, in seconds. Reached only when something is broken.
 PATIENCE = 60.0
 

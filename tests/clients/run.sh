@@ -7,7 +7,7 @@
 # ONNXD_BIN   server to test; default: target/release/onnxd, else target/debug/onnxd
 # PYTHON      interpreter that makes the virtual environment; default: python3
 #
-# The environment goes into .venv/clients and the tools into .tools, both ignored by git.
+# The environments go into .venv and the tools into .tools, both ignored by git.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,17 +26,21 @@ fi
 ONNXD_BIN=$(realpath "$ONNXD_BIN")
 export ONNXD_BIN
 
-venv=.venv/clients
-wanted=$(cksum <tests/clients/requirements.txt)
-if [[ ! -f $venv/installed || $(<"$venv/installed") != "$wanted" ]]; then
-    "${PYTHON:-python3}" -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --requirement tests/clients/requirements.txt
-    echo "$wanted" >"$venv/installed"
-fi
+# environment NAME REQUIREMENTS: makes the virtual environment .venv/NAME unless it is there.
+environment() {
+    local wanted
+    wanted=$(cksum <"$2")
+    if [[ ! -f .venv/$1/installed || $(<".venv/$1/installed") != "$wanted" ]]; then
+        "${PYTHON:-python3}" -m venv --clear ".venv/$1"
+        ".venv/$1/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2"
+        echo "$wanted" >".venv/$1/installed"
+    fi
+}
+environment clients tests/clients/requirements.txt
+environment kserve tests/clients/requirements-kserve.txt
 
 tests/clients/tools.sh
 
 export ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1
 cd tests/clients
-exec "../../$venv/bin/python" -m pytest -p no:cacheprovider --durations=5 "$@"
+exec ../../.venv/clients/bin/python -m pytest -p no:cacheprovider --durations=5 "$@"

@@ -13,6 +13,7 @@ import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 import harness
+import reference
 from test_tritonclient import ARRAYS, same
 
 # What has a form in JSON on the way in.
@@ -222,6 +223,17 @@ def test_requested_outputs_and_their_order(client):
     assert "sum" in refused(400, client.infer, "two_inputs", inputs, outputs=outputs)
 
 
+def test_the_largest_values_have_labels(client):
+    row = reference.features(harness.MODELS / "README.md")[None]
+    alone = reference.session("magika").run(None, {"bytes": row})[0][0]
+    expected = f"{alone.max():.6f}:{alone.argmax()}:markdown"
+    for binary in (True, False):
+        outputs = [triton.InferRequestedOutput("target_label", binary, class_count=1)]
+        answer = client.infer("magika", [given("bytes", row)], outputs=outputs)
+        best = answer.as_numpy("target_label").item()
+        assert (best.decode() if binary else best) == expected
+
+
 def test_versions(client):
     x = np.array([[3]], np.float32)
     for version, value, answered in [("1", 3, "1"), ("2", 6, "2"), ("", 6, "2")]:
@@ -242,6 +254,24 @@ def test_a_real_model_answers_as_over_grpc(client, server):
     # Shortest text of a number is that number.
     inputs, outputs = [given("bytes", row, False)], wanted("target_label", False)
     assert same(client.infer("magika", inputs, outputs=outputs).as_numpy("target_label"), over_rest)
+
+
+# --- control -------------------------------------------------------------------------------------
+
+
+def test_models_are_loaded_and_unloaded_on_the_admin_port(tmp_path):
+    harness.copy_models(tmp_path, "identity_f32")
+    server = harness.Server(tmp_path, "--model-control", "explicit")
+    with triton.InferenceServerClient(server.admin) as operator:
+        operator.load_model("identity_f32")
+        with triton.InferenceServerClient(server.http) as client:
+            assert client.is_model_ready("identity_f32")
+            refused(501, client.unload_model, "identity_f32")
+            assert "by name only" in refused(400, operator.load_model, "identity_f32", config="{}")
+            assert "not in the repository" in refused(404, operator.load_model, "nosuch")
+            operator.unload_model("identity_f32")
+            assert not client.is_model_ready("identity_f32")
+    server.stop()
 
 
 # --- encodings -----------------------------------------------------------------------------------

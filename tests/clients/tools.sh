@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Puts the command line tools that the tests use into .tools/: grpcurl and grpc-health-probe are
-# built with Go at pinned versions, strace comes from the system's packages.
+# built with Go at pinned versions, perf_analyzer comes from its wheel with the C library that it
+# needs, strace from the system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -21,9 +22,28 @@ tool() {
 tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
 tool grpc-health-probe github.com/grpc-ecosystem/grpc-health-probe "$HEALTH_PROBE"
 
-if ! command -v strace >/dev/null; then
-    as_root=()
+# package NAME...: installs packages of the system.
+package() {
+    local as_root=()
     [[ $EUID -eq 0 ]] || as_root=(sudo)
     "${as_root[@]}" apt-get update -q
-    "${as_root[@]}" apt-get install -qy --no-install-recommends strace
+    "${as_root[@]}" apt-get install -qy --no-install-recommends "$@"
+}
+command -v strace >/dev/null || package strace
+
+# perf_analyzer wants the C library of Debian 13, whatever this machine has.
+analyzer=.tools/perf-analyzer
+wanted=$(cksum <tests/clients/perf-analyzer.txt)
+if [[ ! -f $analyzer/installed || $(<"$analyzer/installed") != "$wanted" ]]; then
+    command -v mmdebstrap >/dev/null || package mmdebstrap
+    rm -rf "$analyzer"
+    mkdir -p "$analyzer/wheel"
+    "${PYTHON:-python3}" -m pip download --quiet --disable-pip-version-check --no-deps \
+        --only-binary :all: --platform "manylinux_2_38_$(uname -m)" --python-version 3.12 \
+        --dest "$analyzer/wheel" --require-hashes --requirement tests/clients/perf-analyzer.txt
+    "${PYTHON:-python3}" -m zipfile --extract "$analyzer"/wheel/*.whl "$analyzer"
+    chmod +x "$analyzer/perf_analyzer/bin/perf_analyzer"
+    mmdebstrap --quiet --variant=extract --include=libc6,libgcc-s1,libssl3t64,libstdc++6,zlib1g \
+        trixie "$analyzer/root"
+    echo "$wanted" >"$analyzer/installed"
 fi

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use onnxd::config::{Config, ModelConfig, RequestLimits, read_file};
+use onnxd::config::{Config, ModelConfig, RequestLimits, read_file, triton};
 use onnxd::grpc::{codec, deadline, wire};
 use onnxd::model::{Dim, ModelSpec, TensorSpec};
 use onnxd::pb::model_infer_request::InferInputTensor;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 const MAX_ROWS: usize = 8;
 
 fn tensor(name: &str, dtype: DataType, dims: Vec<Dim>, batch_axis: Option<usize>) -> TensorSpec {
-    TensorSpec { name: name.into(), dtype, dims, batch_axis }
+    TensorSpec { name: name.into(), dtype, dims, batch_axis, reshape: None }
 }
 
 /// Signatures that a mutated request can meet by chance: every kind of dimension and input, rows
@@ -232,6 +232,31 @@ pub(crate) fn model_toml(data: &[u8]) {
             assert!(!model.providers.is_empty() && !model.device_ids.is_empty());
             assert!(model.device_ids.iter().all(|id| *id >= 0));
             assert!(model.examples.values().flatten().all(|size| *size > 0));
+        }
+        Err(errors) => assert!(!errors.to_string().is_empty(), "a mistake has words"),
+    }
+}
+
+/// A `config.pbtxt`.
+pub(crate) fn config_pbtxt(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match triton::parse(text, "m", &settings().model) {
+        Ok(imported) => {
+            let model = &imported.config;
+            assert!(model.max_batch_size >= 1 && model.instances >= 1);
+            assert!(model.max_queue_jobs >= 1);
+            assert!(!model.providers.is_empty() && !model.device_ids.is_empty());
+            assert!(model.device_ids.iter().all(|id| *id >= 0));
+            assert!(model.examples.values().flatten().all(|size| *size > 0));
+            assert!(!model.model_file.contains('/') && !model.model_file.is_empty());
+            assert_eq!(imported.warning().is_some(), !imported.ignored.is_empty());
+            // Whatever it says, it fits these models or there are words for why not.
+            for spec in specs() {
+                match model.declared.apply(spec, &model.axes) {
+                    Ok((spec, _)) => assert!(spec.rows_lead() || !spec.inputs.is_empty()),
+                    Err(problems) => assert!(problems.iter().all(|problem| !problem.is_empty())),
+                }
+            }
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a mistake has words"),
     }

@@ -84,6 +84,19 @@ fn model_settings() {
 }
 
 #[test]
+fn tritons_model_settings() {
+    replay("config_pbtxt", targets::config_pbtxt);
+}
+
+/// Depth alone must not end the process.
+#[test]
+fn a_config_pbtxt_as_deep_as_it_can_be() {
+    for step in ["[a/inference.ModelConfig] {", "input {", "input <", "input [", "dims: [", "{"] {
+        targets::config_pbtxt(step.repeat((1 << 20) / step.len()).as_bytes());
+    }
+}
+
+#[test]
 fn server_settings() {
     replay("onnxd_toml", targets::onnxd_toml);
 }

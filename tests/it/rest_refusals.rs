@@ -25,7 +25,7 @@ async fn paths_that_are_not_there_and_calls_that_are_not_served() {
         (Method::GET, "/v2/models/zz", 404, "model `zz` is not in the repository"),
         (Method::GET, "/v2/models/..%2Fecho/config", 404, "model `../echo` is not"),
         (Method::GET, "/v2/models/%ff/config", 400, "Invalid UTF-8"),
-        (Method::GET, "/v2/models/echo/versions/7/ready", 404, "has no version 7; served: 1"),
+        (Method::GET, "/v2/models/echo/versions/7/stats", 404, "has no version 7; served: 1"),
         (Method::GET, "/v2/models/echo/versions/one/stats", 400, "\"one\" is not a model version"),
         (Method::POST, "/v2/models/echo/versions/7/infer", 404, "has no version 7"),
         (Method::POST, "/v2/repository/models/echo/load", 501, "the admin port has it"),
@@ -175,7 +175,8 @@ async fn readiness_is_told_by_the_status() {
     assert_eq!(status("/v2/models/echo/ready").await, 200);
     assert_eq!(status("/v2/models/broken/ready").await, 503);
     assert_eq!(status("/v2/models/broken/config").await, 503);
-    assert_eq!(status("/v2/models/zz/ready").await, 404);
+    assert_eq!(status("/v2/models/zz/ready").await, 503);
+    assert_eq!(status("/v2/models/echo/versions/7/ready").await, 503);
     let index = async |body: &'static str| {
         send(server.http, post("/v2/repository/index", body)).await.json()
     };

@@ -133,6 +133,7 @@ fn spec() -> ModelSpec {
         dtype: DataType::Fp32,
         dims: vec![Dim::Dynamic(Some("batch".into())), Dim::Dynamic(None)],
         batch_axis: None,
+        reshape: None,
     };
     ModelSpec { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
 }

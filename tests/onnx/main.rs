@@ -13,6 +13,7 @@ mod files;
 mod independence;
 mod leaving;
 mod own_rows;
+mod pbtxt;
 mod providers;
 mod spec;
 mod strings;

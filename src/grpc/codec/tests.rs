@@ -33,8 +33,13 @@ fn refusal(request: ModelInferRequest) -> String {
 }
 
 fn spec() -> ModelSpec {
-    let output =
-        TensorSpec { name: "y".into(), dtype: DataType::Fp32, dims: vec![], batch_axis: None };
+    let output = TensorSpec {
+        name: "y".into(),
+        dtype: DataType::Fp32,
+        dims: vec![],
+        batch_axis: None,
+        reshape: None,
+    };
     ModelSpec { inputs: vec![], outputs: vec![output.clone(), output] }
 }
 
@@ -62,6 +67,7 @@ fn largest_values_stand_for_the_outputs_that_were_asked_so() {
             dtype: DataType::Fp32,
             dims: vec![Dim::Dynamic(None), Dim::Fixed(2)],
             batch_axis: Some(0),
+            reshape: None,
         })
         .to_vec();
     let labels = ["no", "yes"].map(str::to_owned);

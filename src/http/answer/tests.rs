@@ -38,6 +38,8 @@ async fn text_first_then_bytes_in_order() {
         ("c", "BYTES", &[0], &[]),
     ]);
     message.id = "7".into();
+    let parameter = crate::grpc::codec::bool_parameter(true);
+    message.parameters.insert("final".into(), parameter);
     let binary = Binary { otherwise: false, each: vec![Some(true), None, Some(true)] };
     assert_eq!(text_bytes(&message, &binary), 2);
     let response = encode(message, &binary).unwrap();
@@ -45,7 +47,8 @@ async fn text_first_then_bytes_in_order() {
     let length: usize = response.headers()[JSON_LENGTH].to_str().unwrap().parse().unwrap();
     let body = body(response).await;
     let json = concat!(
-        r#"{"model_name":"m","model_version":"2","id":"7","outputs":["#,
+        r#"{"model_name":"m","model_version":"2","id":"7","#,
+        r#""parameters":{"final":true},"outputs":["#,
         r#"{"name":"a","datatype":"UINT8","shape":[2],"parameters":{"binary_data_size":2}},"#,
         r#"{"name":"b\"","datatype":"INT16","shape":[1,1],"data":[-1]},"#,
         r#"{"name":"c","datatype":"BYTES","shape":[0],"parameters":{"binary_data_size":0}}]}"#,

@@ -6,7 +6,7 @@ use crate::pb::infer_parameter::ParameterChoice;
 
 const ROOM: usize = 1 << 20;
 
-fn parsed(text: &str, bytes: &'static [u8]) -> Result<Parsed, Refusal> {
+fn parsed(text: &str, bytes: &'static [u8]) -> Result<Parsed, Failure> {
     parse(text.as_bytes(), Bytes::from_static(bytes), ROOM)
 }
 

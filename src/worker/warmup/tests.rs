@@ -45,7 +45,13 @@ fn as_many_rows_as_pay() {
 
 fn tensor_spec(name: &str, dtype: DataType, dims: &[i64], batch_axis: Option<usize>) -> TensorSpec {
     let dim = |size: &i64| if *size < 0 { Dim::Dynamic(None) } else { Dim::Fixed(*size) };
-    TensorSpec { name: name.into(), dtype, dims: dims.iter().map(dim).collect(), batch_axis }
+    TensorSpec {
+        name: name.into(),
+        dtype,
+        dims: dims.iter().map(dim).collect(),
+        batch_axis,
+        reshape: None,
+    }
 }
 
 /// `x FP32 [rows, -1]` to `y` of the same shape.

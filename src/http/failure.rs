@@ -14,10 +14,9 @@
 //! | 503 | not ready, or stopping |
 //! | 504 | the deadline passed |
 //!
-//! A request is never split by kind twice: the status follows from the gRPC code, which
-//! [`crate::grpc::status`] knows. Only a body above the limit differs. gRPC has one code for "too
-//! large" and "full"; HTTP clients retry a 429 by themselves, and a body that is too large stays
-//! so: 413.
+//! The status follows from the gRPC one, and the text is the same. Only a body above the limit
+//! differs: gRPC has one code for "too large" and "full". HTTP clients retry a 429 by themselves,
+//! and a body that is too large stays so: 413.
 //!
 //! Source: Triton's HTTP codes; `google.rpc.Code`, "HTTP Mapping"; RFC 9110.
 
@@ -26,20 +25,17 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use serde_json::json;
-use tonic::Code;
-
-use crate::error::{InvalidRequest, PredictError};
-use crate::grpc::status::code;
+use tonic::{Code, Status};
 
 /// An error on its way to a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct Failure {
     status: StatusCode,
     message: String,
     retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl Failure {
     /// A sentence with a status.
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into(), retry_after: None }
@@ -56,11 +52,6 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
-    /// A call that is not served.
-    pub(super) fn not_served(reason: &'static str) -> Self {
-        PredictError::Unimplemented(reason).into()
-    }
-
     /// A fault of ours. The reason is for the log.
     pub(super) fn internal(reason: &dyn std::fmt::Display) -> Self {
         tracing::error!(%reason, "an answer could not be made");
@@ -73,27 +64,22 @@ impl Refusal {
     }
 }
 
-impl From<PredictError> for Refusal {
-    fn from(error: PredictError) -> Self {
-        let (code, _) = code(&error);
-        let retry_after = match &error {
-            PredictError::Full { retry_after, .. } => *retry_after,
-            _ => None,
-        };
-        Self { status: status(code), message: error.to_string(), retry_after }
-    }
-}
-
-impl From<InvalidRequest> for Refusal {
-    fn from(error: InvalidRequest) -> Self {
-        PredictError::from(error).into()
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let hint = status.metadata().get("grpc-retry-pushback-ms");
+        let millis = hint.and_then(|hint| hint.to_str().ok()?.parse().ok());
+        Self {
+            status: http_status(status.code()),
+            message: status.message().to_owned(),
+            retry_after: millis.map(Duration::from_millis),
+        }
     }
 }
 
 /// Status of what a caller who left is told; nobody reads it. Source: nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-fn status(code: Code) -> StatusCode {
+fn http_status(code: Code) -> StatusCode {
     match code {
         Code::Ok => StatusCode::OK,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
@@ -114,7 +100,7 @@ fn status(code: Code) -> StatusCode {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": self.message }));
         let mut response = (self.status, body).into_response();
@@ -132,6 +118,8 @@ impl IntoResponse for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::{InvalidRequest, PredictError, Stage};
+    use crate::grpc::status::status;
 
     #[test]
     fn a_retry_is_told_in_whole_seconds() {
@@ -143,12 +131,10 @@ mod tests {
             retry_after,
         };
         let header = |retry_after| {
-            let response = Refusal::from(full(retry_after)).into_response();
+            let response = Failure::from(status(&full(retry_after), "")).into_response();
             assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-            response
-                .headers()
-                .get(header::RETRY_AFTER)
-                .map(|value| value.to_str().unwrap().to_owned())
+            let value = response.headers().get(header::RETRY_AFTER);
+            value.map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(header(None), None);
         assert_eq!(header(Some(Duration::from_millis(20))).as_deref(), Some("1"));
@@ -161,13 +147,14 @@ mod tests {
             (PredictError::ModelNotFound { model: "m".into() }, 404),
             (PredictError::ModelNotReady { model: "m".into(), reason: "loading" }, 503),
             (PredictError::ShuttingDown, 503),
-            (PredictError::DeadlineExceeded { stage: crate::error::Stage::Queue }, 504),
+            (PredictError::DeadlineExceeded { stage: Stage::Queue }, 504),
             (PredictError::WorkerLost, 500),
             (PredictError::Unimplemented("no"), 501),
             (InvalidRequest::new("inputs", "wrong").into(), 400),
         ];
-        for (error, status) in table {
-            assert_eq!(Refusal::from(error.clone()).parts().0, status, "{error:?}");
+        for (error, expected) in table {
+            let failure = Failure::from(status(&error, ""));
+            assert_eq!(failure.parts(), (expected, error.to_string().as_str()));
         }
     }
 }
