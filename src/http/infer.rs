@@ -36,6 +36,12 @@ pub(super) async fn infer(
         let message = format!("{JSON_LENGTH} is {length}, the body has {got} bytes");
         return Err(Failure::invalid(message));
     }
+    if length == 0 && !bytes.is_empty() {
+        // Triton reads these as the only input of a model, and guesses its shape.
+        let message = "bytes without JSON in front are not served: name, shape and datatype of \
+             the input belong there";
+        return Err(Failure::invalid(message));
+    }
     let text = bytes.split_to(length);
     let room = limits.max_message_bytes;
     let parsed = aside(length, move || request::parse(&text, bytes, room)).await?;

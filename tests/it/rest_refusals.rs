@@ -56,6 +56,7 @@ async fn lengths_and_encodings_that_do_not_fit() {
         ("inference-header-content-length", "x", 400, "is \"x\", expected a number"),
         ("inference-header-content-length", "-1", 400, "expected a number"),
         ("inference-header-content-length", "1000000", 400, "is 1000000, the body has"),
+        ("inference-header-content-length", "0", 400, "bytes without JSON in front"),
         ("inference-header-content-length", "3", 400, "malformed request: EOF"),
         ("content-encoding", "br", 415, "Content-Encoding `br` is not read; gzip and deflate are"),
         ("content-encoding", "gzip", 400, "is not in its Content-Encoding"),
