@@ -271,7 +271,11 @@ impl Ports {
             }
         });
         let stopped = raised(stop.subscribe());
-        self.data.spawn(rest.serve(listeners.http, stopped));
+        self.data.spawn(async move {
+            if let Err(error) = rest.serve(listeners.http, stopped).await {
+                tracing::error!(%error, "the REST port could not be served");
+            }
+        });
         let stopped = raised(self.stop_operator.subscribe());
         let repository = Arc::clone(repository);
         self.operator.spawn(admin::serve(

@@ -1,57 +1,60 @@
-//! The REST port: the protocol's HTTP form under `/v2`.
+//! The REST port: the Open Inference Protocol as JSON, with tensors as text or as bytes.
 //!
-//! A transcoding, no more: JSON becomes the message that a gRPC caller would have sent and takes
-//! that caller's path ([`crate::grpc::inference`]), so validation, batching, limits and texts are
-//! the same. Connections have the data port's limits.
-//!
-//! | path below `/v2` | answer |
+//! | path, below `/v2` | answer |
 //! | --- | --- |
-//! | (itself), `/health/live`, `/health/ready` | metadata of the server; 200 or 503 |
-//! | `/models/{m}[/versions/{v}]` | metadata, and under it `/ready`, `/config`, `/stats` |
-//! | `POST …/infer` | a prediction |
-//! | `/models/stats` | statistics of all models |
-//! | `POST /repository/index` | models and states |
+//! | `GET` (nothing) | what the server is and which extensions it serves |
+//! | `GET /health/live`, `/health/ready` | 200, or 503 while not ready |
+//! | `GET /models/{m}[/versions/{v}]` and below it `/ready`, `/config`, `/stats` | as the RPCs |
+//! | `GET /models/stats` | statistics of every model |
+//! | `POST /models/{m}[/versions/{v}]/infer` | a prediction |
+//! | `POST /repository/index` | every model and its state; `{"ready": true}` for the ready ones |
+//! | `GET …sharedmemory…/status` | no regions, which NVIDIA's clients want to hear |
 //! | `POST /repository/models/{m}/load`, `/unload` | on the operator's port |
+//! | shared memory, traces, logs | 501 with the sentence of the gRPC port |
 //!
-//! Everything else that clients know answers 501 and says why.
+//! Nothing is decided here. `request` turns a body into the message that the gRPC port would have
+//! received, [`crate::grpc::service`] answers it, `answer` turns the answer into a body: so checks,
+//! batches, deadlines and errors are the same. `describe` and `control` ask the other calls.
+//! Connections are accepted and bounded by [`crate::connection`].
 //!
-//! Source: Open Inference Protocol, REST; Triton, HTTP/REST extensions.
+//! A caller that closes its connection is a caller that left: the call is dropped, and its request
+//! with it. `Content-Type` of a request is not looked at, as in Triton: what a body is, its
+//! headers and the path say.
+//!
+//! Source: Open Inference Protocol, REST; Triton's extensions `binary_tensor_data`, `statistics`,
+//! `model_configuration`, `model_repository`.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Json, Response};
+use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
-use bytes::Bytes;
-use hyper::body::Incoming;
-use serde::Deserialize;
-use serde_json::json;
+use prost_reflect::DescriptorError;
 use tokio::net::TcpListener;
-use tokio::time::Instant;
-use tonic::Request;
-use tower::ServiceExt;
+use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::config::CrossOrigin;
 use crate::connection::Connections;
-use crate::deadline::Deadline;
 use crate::grpc::service::InferenceService;
-use crate::pb;
-use crate::pb::server::grpc_inference_service_server::GrpcInferenceService;
 
 mod answer;
+mod body;
 mod control;
 mod describe;
 mod elements;
 mod failure;
+mod infer;
+mod messages;
+mod parameters;
+mod reader;
 mod request;
 
 pub use control::operator;
 use failure::Failure;
+use messages::Messages;
 
 /// What the REST port serves.
 #[derive(Debug)]
@@ -64,201 +67,104 @@ pub struct HttpServer {
     pub connections: Connections,
 }
 
+/// What the calls share.
+#[derive(Debug)]
+struct Rest {
+    service: Arc<InferenceService>,
+    messages: Messages,
+}
+
 impl HttpServer {
-    /// Serves `listener` until `stop` is done and open requests have ended.
-    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) {
-        let limit = self.service.limits().max_message_bytes;
+    /// Serves `listener` until `stop` is done and every open call has ended. The second wait has
+    /// no bound; drop the future to cut it short.
+    ///
+    /// # Errors
+    /// Descriptors that cannot be read, which is a fault of the build.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), DescriptorError> {
+        let rest = Rest { service: Arc::clone(&self.service), messages: Messages::read()? };
         let cross_origin = self.cross_origin.as_ref().map(crate::grpc::web::cross_origin);
-        let router = router(self.service)
-            .layer(DefaultBodyLimit::max(limit))
-            .layer(RequestDecompressionLayer::new())
-            .layer(CompressionLayer::new())
+        let router = described()
+            .merge(refused())
+            .merge(predictions())
+            .method_not_allowed_fallback(|method: Method| async move {
+                let message = format!("{method} is not how this path is asked");
+                Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
+            })
+            .fallback(|uri: Uri| async move {
+                let path = crate::model::quoted(uri.path());
+                Failure::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))
+            })
+            .with_state(Arc::new(rest))
+            .merge(operator(self.service))
             .layer(tower::util::option_layer(cross_origin));
-        let service = router
-            .map_request(|request: http::Request<Incoming>| request.map(axum::body::Body::new));
-        self.connections.serve(listener, service, stop).await;
+        self.connections.serve(listener, router, stop).await;
+        Ok(())
     }
 }
 
-fn router(service: Arc<InferenceService>) -> Router {
-    let models = Router::new()
-        .route("/", get(metadata))
-        .route("/ready", get(ready))
-        .route("/config", get(config))
-        .route("/stats", get(statistics))
-        .route("/infer", post(infer));
+fn described() -> Router<Arc<Rest>> {
     Router::new()
-        .route("/v2", get(server_metadata))
-        .route("/v2/", get(server_metadata))
-        .route("/v2/health/live", get(|| async { Json(json!({ "live": true })) }))
-        .route("/v2/health/ready", get(server_ready))
-        .route("/v2/models/stats", get(statistics))
-        .nest("/v2/models/{model}", models.clone())
-        .nest("/v2/models/{model}/versions/{version}", models)
-        .route("/v2/repository/index", post(index))
-        .route("/v2/systemsharedmemory/status", get(no_regions))
-        .route("/v2/cudasharedmemory/status", get(no_regions))
-        .merge(control::routes())
-        .method_not_allowed_fallback(|| async {
-            Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this path has another method")
-        })
-        .fallback(unknown)
-        .with_state(service)
+        .route("/v2", get(describe::server))
+        .route("/v2/", get(describe::server))
+        .route("/v2/health/live", get(describe::live))
+        .route("/v2/health/ready", get(describe::ready))
+        .route("/v2/models/stats", get(describe::statistics))
+        .route("/v2/models/{model}", get(describe::metadata))
+        .route("/v2/models/{model}/ready", get(describe::model_ready))
+        .route("/v2/models/{model}/config", get(describe::config))
+        .route("/v2/models/{model}/stats", get(describe::statistics))
+        .route("/v2/models/{model}/versions/{version}", get(describe::metadata))
+        .route("/v2/models/{model}/versions/{version}/ready", get(describe::model_ready))
+        .route("/v2/models/{model}/versions/{version}/config", get(describe::config))
+        .route("/v2/models/{model}/versions/{version}/stats", get(describe::statistics))
+        .route("/v2/repository/index", post(describe::index))
+        .route("/v2/systemsharedmemory/status", get(describe::regions))
+        .route("/v2/systemsharedmemory/region/{region}/status", get(describe::regions))
+        .route("/v2/cudasharedmemory/status", get(describe::regions))
+        .route("/v2/cudasharedmemory/region/{region}/status", get(describe::regions))
 }
 
-type Service = State<Arc<InferenceService>>;
-
-/// Which model a path names.
-#[derive(Debug, Default, Deserialize)]
-struct Model {
-    #[serde(default)]
-    model: String,
-    #[serde(default)]
-    version: String,
-}
-
-async fn server_metadata(State(service): Service) -> Result<Response, Failure> {
-    let answer = service.server_metadata(Request::new(pb::ServerMetadataRequest {})).await?;
-    let mut message = answer.into_inner();
-    message.extensions.push("binary_tensor_data".to_owned());
-    describe::response("inference.ServerMetadataResponse", &message)
-}
-
-async fn server_ready(State(service): Service) -> Result<Response, Failure> {
-    let answer = service.server_ready(Request::new(pb::ServerReadyRequest {})).await?;
-    let ready = answer.into_inner().ready;
-    Ok((readiness(ready), Json(json!({ "ready": ready }))).into_response())
-}
-
-fn readiness(ready: bool) -> StatusCode {
-    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
-async fn ready(
-    State(service): Service,
-    Path(Model { model: name, version }): Path<Model>,
-) -> Result<Response, Failure> {
-    let request = Request::new(pb::ModelReadyRequest { name: name.clone(), version });
-    let ready = service.model_ready(request).await?.into_inner().ready;
-    Ok((readiness(ready), Json(json!({ "name": name, "ready": ready }))).into_response())
-}
-
-async fn metadata(
-    State(service): Service,
-    Path(Model { model: name, version }): Path<Model>,
-) -> Result<Response, Failure> {
-    let request = Request::new(pb::ModelMetadataRequest { name, version });
-    let answer = service.model_metadata(request).await?.into_inner();
-    describe::response("inference.ModelMetadataResponse", &answer)
-}
-
-async fn config(
-    State(service): Service,
-    Path(Model { model: name, version }): Path<Model>,
-) -> Result<Response, Failure> {
-    let request = Request::new(pb::ModelConfigRequest { name, version });
-    let answer = service.model_config(request).await?.into_inner();
-    describe::response("inference.ModelConfig", &answer.config.unwrap_or_default())
-}
-
-async fn statistics(
-    State(service): Service,
-    path: Option<Path<Model>>,
-) -> Result<Response, Failure> {
-    let Model { model: name, version } = path.map(|Path(model)| model).unwrap_or_default();
-    let request = Request::new(pb::ModelStatisticsRequest { name, version });
-    let answer = service.model_statistics(request).await?.into_inner();
-    describe::response("inference.ModelStatisticsResponse", &answer)
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct IndexQuestion {
-    #[serde(default)]
-    ready: bool,
-}
-
-async fn index(State(service): Service, body: Bytes) -> Result<Response, Failure> {
-    let question: IndexQuestion = if body.is_empty() {
-        IndexQuestion::default()
-    } else {
-        serde_json::from_slice(&body)
-            .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, error.to_string()))?
-    };
-    let request = pb::RepositoryIndexRequest { ready: question.ready, ..Default::default() };
-    let answer = service.repository_index(Request::new(request)).await?.into_inner();
-    let line = |model: pb::repository_index_response::ModelIndex| {
-        json!({
-            "name": model.name,
-            "version": model.version,
-            "state": model.state,
-            "reason": model.reason,
-        })
-    };
-    let lines: Vec<_> = answer.models.into_iter().map(line).collect();
-    Ok(Json(lines).into_response())
-}
-
-/// NVIDIA's tools ask for regions before they use any.
-async fn no_regions() -> Response {
-    Json(json!([])).into_response()
-}
-
-async fn unknown(uri: http::Uri) -> Failure {
-    let path = crate::model::quoted(uri.path());
-    let parts: Vec<&str> = uri.path().split('/').collect();
-    let is_known = matches!(
-        parts[..],
-        ["", "v2", "systemsharedmemory" | "cudasharedmemory" | "trace" | "logging", ..]
-            | ["", "v2", "models", _, "trace", ..]
-    );
-    if is_known {
-        let text = format!("{path} is not served: shared memory, traces and logs are not callers'");
-        return Failure::new(StatusCode::NOT_IMPLEMENTED, text);
+/// Paths of calls that are not served. Each asks all the same, and passes the reason on.
+fn refused() -> Router<Arc<Rest>> {
+    let mut router = Router::new();
+    for path in [
+        "/v2/systemsharedmemory/unregister",
+        "/v2/systemsharedmemory/region/{region}/register",
+        "/v2/systemsharedmemory/region/{region}/unregister",
+        "/v2/cudasharedmemory/unregister",
+        "/v2/cudasharedmemory/region/{region}/register",
+        "/v2/cudasharedmemory/region/{region}/unregister",
+    ] {
+        router = router.route(path, post(describe::register));
     }
-    Failure::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))
-}
-
-async fn infer(
-    State(service): Service,
-    Path(Model { model, version }): Path<Model>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Failure> {
-    let now = Instant::now();
-    let limits = *service.limits();
-    let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let text = format!(
-                "the body is larger than the {} bytes that are allowed",
-                limits.max_message_bytes
-            );
-            Failure::new(StatusCode::PAYLOAD_TOO_LARGE, text)
-        }
-        _ => Failure::new(StatusCode::BAD_REQUEST, rejection.body_text()),
-    })?;
-    let (json, binary) = cut(&headers, body)?;
-    let (mut message, wanted) = request::parse(&json, binary)?;
-    (message.model_name, message.model_version) = (model, version);
-    let deadline = Deadline::after(now, limits.default_timeout.min(limits.max_timeout));
-    let answer = service.infer(message, now, deadline).await?;
-    Ok(answer::build(answer, &wanted)?)
-}
-
-/// The JSON and the binary tensors of a body.
-fn cut(headers: &HeaderMap, mut body: Bytes) -> Result<(Bytes, Bytes), Failure> {
-    let Some(length) = headers.get(answer::JSON_LENGTH) else { return Ok((body, Bytes::new())) };
-    let length = length.to_str().ok().and_then(|text| text.parse().ok());
-    match length {
-        Some(length) if length <= body.len() => {
-            let json = body.split_to(length);
-            Ok((json, body))
-        }
-        _ => {
-            let text = format!(
-                "Inference-Header-Content-Length: expected a number of at most {}, the body's length",
-                body.len()
-            );
-            Err(Failure::new(StatusCode::BAD_REQUEST, text))
-        }
+    for path in ["/v2/logging", "/v2/trace/setting", "/v2/models/{model}/trace/setting"] {
+        router = router.route(path, get(describe::settings).post(describe::settings));
     }
+    router
+}
+
+/// Answers shorter than this are not made smaller: the work is worth more than the bytes.
+const LEAST_COMPRESSED_BYTES: u16 = 1024;
+
+/// Predictions, with bodies that may be compressed both ways.
+fn predictions() -> Router<Arc<Rest>> {
+    // Only answers: clients of the protocol read errors and descriptions as they come, even where
+    // their library has offered an encoding in its own name.
+    let is_answer =
+        |status: StatusCode, _, _: &http::HeaderMap, _: &http::Extensions| status == StatusCode::OK;
+    let compression = CompressionLayer::new()
+        // Tensors hardly shrink with more effort, and the effort is ours.
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(LEAST_COMPRESSED_BYTES).and(is_answer));
+    // What is in no known encoding is handed on as it is, and refused in the protocol's form.
+    let decompression = RequestDecompressionLayer::new().pass_through_unaccepted(true);
+    Router::new()
+        .route("/v2/models/{model}/infer", post(infer::infer))
+        .route("/v2/models/{model}/versions/{version}/infer", post(infer::infer))
+        .layer(compression)
+        .layer(decompression)
 }

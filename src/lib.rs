@@ -33,8 +33,10 @@
 //! ```
 //!
 //! A message of a stream takes the same path ([`grpc::inference`]); `grpc::stream` only bounds how
-//! many are in flight. What a request can end with instead of an answer is one type,
-//! [`error::PredictError`], and becomes a status in one place, [`grpc::status`].
+//! many are in flight. So does a prediction over REST: [`http`] makes the message that the data
+//! port would have received. What a request can end with instead of an answer is one type,
+//! [`error::PredictError`], and becomes a status in one place, [`grpc::status`]; the status over
+//! REST follows from that.
 //!
 //! A worker takes its batch itself, under a short lock, instead of being handed one by a task in
 //! between: a request then crosses one queue and causes one wake-up each way, a caller that leaves

@@ -91,7 +91,7 @@ pub const SERVER: &[Setting] = &[
         "Messages of one ModelStreamInfer stream that may be in flight",
     ),
     setting("stream_order", "request", "Order of answers on a stream: request, or completion"),
-    setting("max_connections", "1024", "Open connections on the data port"),
+    setting("max_connections", "1024", "Open connections on the data port, and on the REST port"),
     setting("handshake_ms", "5000", "Close a connection that has not said its first words by then"),
     setting("max_streams", "256", "Concurrent calls on one connection"),
     // Clients that cancel in bursts are benign up to here; hyper's 20 kills them.

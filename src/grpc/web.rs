@@ -24,8 +24,14 @@ pub fn cross_origin(pages: &CrossOrigin) -> CorsLayer {
         HeaderName::from_static("x-user-agent"),
         HeaderName::from_static("connect-protocol-version"),
         HeaderName::from_static("connect-timeout-ms"),
+        HeaderName::from_static("inference-header-content-length"),
     ];
-    let shown = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+    let shown = [
+        "grpc-status",
+        "grpc-message",
+        "grpc-status-details-bin",
+        "inference-header-content-length",
+    ];
     let origins = match pages {
         CrossOrigin::Any => AllowOrigin::any(),
         CrossOrigin::These(pages) => {
@@ -35,7 +41,7 @@ pub fn cross_origin(pages: &CrossOrigin) -> CorsLayer {
     };
     CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::POST])
+        .allow_methods([Method::GET, Method::POST])
         .allow_headers(asked)
         .expose_headers(shown.map(HeaderName::from_static))
         .max_age(REMEMBERED)

@@ -1,227 +1,210 @@
-//! Lists of numbers, flags and texts in JSON to raw contents and back.
+//! Lists of elements to the bytes of a tensor.
 //!
-//! JSON has no word for what is not a number; Python's `json`, which clients of the protocol use,
-//! writes and reads `NaN`, `Infinity` and `-Infinity`, and so does this. Numbers are read from
-//! their digits as what they are to become, so none is rounded twice and none is wrapped. Half
-//! precision is read from binary tensors only, as on the gRPC wire, and written as numbers.
+//! A list may be flat or follow the dimensions, as far as it likes: at any depth it holds either
+//! as many lists as the next dimension says, or all elements that are left. So a wrong order of
+//! dimensions is seen, and the depth is bounded by the shape.
+//!
+//! Elements become bytes at once, in the raw form of the protocol, so that text and bytes can
+//! meet in one request. Integers must be written as such and must fit; a number for FP32 or FP64
+//! is rounded to the nearest and must be in range. FP16 and BF16 come as bytes only, as in
+//! Triton: a decimal would be rounded to a few bits without anybody having asked for it. BYTES
+//! are strings.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use half::{bf16, f16};
-use jiter::{Jiter, Peek};
+use std::str::FromStr;
 
-use super::request::kind;
-use crate::error::InvalidRequest;
+use bytemuck::Pod;
+use jiter::Peek;
+
+use super::reader::{Reader, kind};
 use crate::model::quoted;
-use crate::pb::model_infer_request::InferInputTensor;
-use crate::tensor::DataType;
+use crate::tensor::{DataType, Shape};
 
+/// Shortest element in a list: a digit and a comma.
+const LEAST_TEXT_BYTES: usize = 2;
+
+/// Reads the `data` of a tensor.
+///
+/// # Errors
 /// A sentence without the tensor's name.
-pub(super) type Problem = String;
-
-/// Deepest nesting of lists: as many as a shape can have dimensions.
-const MAX_DEPTH: usize = 32;
-/// Bytes of the length in front of each BYTES element.
-const LENGTH_BYTES: usize = 4;
-
-/// Reads the data of `input`, flat or nested, as raw contents.
-///
-/// # Errors
-/// [`InvalidRequest`] (400): more or fewer elements than the shape says, an element that does not
-/// fit the datatype.
 pub(super) fn read(
-    json: &mut Jiter<'_>,
-    input: &InferInputTensor,
-) -> Result<Bytes, InvalidRequest> {
-    let refuse = |problem: Problem| {
-        let name = quoted(&input.name);
-        let message = format!("input `{name}`: {problem}");
-        InvalidRequest::new(format!("inputs.{name}.data"), message)
-    };
-    let (dtype, shape) = kind(input).map_err(refuse)?;
-    let mut sink = Sink { dtype, raw: BytesMut::new(), count: 0, expected: shape.elements() };
-    let peek = json.peek().map_err(|error| refuse(error.to_string()))?;
-    sink.take(json, peek, 0).map_err(refuse)?;
-    if sink.count < sink.expected {
-        let (count, expected) = (sink.count, sink.expected);
-        return Err(refuse(format!("shape {shape} has {expected} elements, data has {count}")));
-    }
-    Ok(sink.raw.freeze())
-}
-
-/// Takes elements one after the other.
-struct Sink {
+    reader: &mut Reader<'_>,
     dtype: DataType,
-    raw: BytesMut,
-    count: usize,
-    expected: usize,
-}
-
-impl Sink {
-    fn take(&mut self, json: &mut Jiter<'_>, peek: Peek, depth: usize) -> Result<(), Problem> {
-        if peek != Peek::Array {
-            return self.element(json, peek);
+    shape: &Shape,
+) -> Result<Vec<u8>, String> {
+    match dtype {
+        DataType::Bool => lists(reader, dtype, shape, boolean),
+        DataType::UInt8 => lists(reader, dtype, shape, integer::<u8>),
+        DataType::UInt16 => lists(reader, dtype, shape, integer::<u16>),
+        DataType::UInt32 => lists(reader, dtype, shape, integer::<u32>),
+        DataType::UInt64 => lists(reader, dtype, shape, integer::<u64>),
+        DataType::Int8 => lists(reader, dtype, shape, integer::<i8>),
+        DataType::Int16 => lists(reader, dtype, shape, integer::<i16>),
+        DataType::Int32 => lists(reader, dtype, shape, integer::<i32>),
+        DataType::Int64 => lists(reader, dtype, shape, integer::<i64>),
+        DataType::Fp32 => lists(reader, dtype, shape, float::<f32>),
+        DataType::Fp64 => lists(reader, dtype, shape, float::<f64>),
+        DataType::Bytes => lists(reader, dtype, shape, string),
+        DataType::Fp16 | DataType::Bf16 => {
+            Err(format!("{dtype} has no form in JSON; send it as bytes, with binary_data_size"))
         }
-        if depth == MAX_DEPTH {
-            return Err(format!("lists are nested deeper than {MAX_DEPTH}"));
-        }
-        let mut next = json.known_array().map_err(|error| error.to_string())?;
-        while let Some(peek) = next {
-            self.take(json, peek, depth + 1)?;
-            next = json.array_step().map_err(|error| error.to_string())?;
-        }
-        Ok(())
-    }
-
-    fn element(&mut self, json: &mut Jiter<'_>, peek: Peek) -> Result<(), Problem> {
-        let index = self.count;
-        if index == self.expected {
-            return Err(format!("data has more than the {index} elements of the shape"));
-        }
-        self.count += 1;
-        let dtype = self.dtype;
-        let unfit = |found: &str| format!("element {index}: {} is no {dtype}", quoted(found));
-        match dtype {
-            DataType::Fp16 | DataType::Bf16 => {
-                return Err(format!("{dtype} is not read from JSON; send a binary tensor"));
-            }
-            DataType::Bool => match peek {
-                Peek::True | Peek::False => {
-                    let flag = json.known_bool(peek).map_err(|error| error.to_string())?;
-                    self.raw.put_u8(u8::from(flag));
-                }
-                _ => return Err(format!("element {index}: expected true or false")),
-            },
-            DataType::Bytes => {
-                if peek != Peek::String {
-                    return Err(format!("element {index}: expected a text"));
-                }
-                let text = json.known_str().map_err(|error| error.to_string())?;
-                let length = u32::try_from(text.len()).map_err(|_| unfit("a text so long"))?;
-                self.raw.put_u32_le(length);
-                self.raw.extend_from_slice(text.as_bytes());
-            }
-            _ => {
-                if !peek.is_num() {
-                    return Err(format!("element {index}: expected a number"));
-                }
-                let digits = json.known_number_bytes(peek).map_err(|error| error.to_string())?;
-                let text = std::str::from_utf8(digits).unwrap_or_default();
-                put_number(&mut self.raw, dtype, text).ok_or_else(|| unfit(text))?;
-            }
-        }
-        Ok(())
     }
 }
 
-/// `None` for digits that the datatype does not hold.
-fn put_number(raw: &mut BytesMut, dtype: DataType, text: &str) -> Option<()> {
-    macro_rules! put {
-        ($number:ty) => {
-            raw.extend_from_slice(&text.parse::<$number>().ok()?.to_le_bytes())
+/// Reads one element behind those that are there. The error says what it is instead.
+type Element = fn(&mut Reader<'_>, Peek, &mut Vec<u8>) -> Result<(), Wrong>;
+
+/// Why an element is none.
+enum Wrong {
+    /// What was found.
+    Found(String),
+    /// The text is broken, or the list cannot hold it.
+    Text(String),
+}
+
+struct Lists<'a> {
+    dtype: DataType,
+    shape: &'a Shape,
+    bytes: Vec<u8>,
+    elements: usize,
+    one: Element,
+}
+
+fn lists(
+    reader: &mut Reader<'_>,
+    dtype: DataType,
+    shape: &Shape,
+    one: Element,
+) -> Result<Vec<u8>, String> {
+    // No more is reserved than the text can fill, whatever the shape says.
+    let most = shape.elements().min(reader.left() / LEAST_TEXT_BYTES + 1);
+    let bytes = Vec::with_capacity(most * dtype.size_bytes().unwrap_or(1));
+    let mut lists = Lists { dtype, shape, bytes, elements: 0, one };
+    let dims: Vec<usize> = (0..shape.rank()).filter_map(|axis| shape.dim(axis)).collect();
+    let peek = reader.peek().map_err(|error| error.0)?;
+    if peek == Peek::Array {
+        lists.list(reader, &dims)?;
+    } else if dims.is_empty() {
+        lists.element(reader, peek)?;
+    } else {
+        return Err(format!("data is {}, expected a list", kind(peek)));
+    }
+    Ok(lists.bytes)
+}
+
+impl Lists<'_> {
+    /// Reads a list that stands for `dims`, the dimensions from its depth on.
+    fn list(&mut self, reader: &mut Reader<'_>, dims: &[usize]) -> Result<(), String> {
+        let mut next = reader.enter().map_err(|error| error.0)?;
+        let nested = next == Some(Peek::Array);
+        let expected = match dims {
+            [_] | [] if nested => {
+                return Err(format!("data is nested deeper than shape {}", self.shape));
+            }
+            [first, ..] if nested => *first,
+            // In range: the product of all dimensions is, and a zero makes it zero.
+            _ => dims.iter().product(),
         };
+        let mut count = 0;
+        while let Some(peek) = next {
+            if count == expected {
+                return Err(self.wrong_count(dims, nested, expected, "more"));
+            }
+            if (peek == Peek::Array) != nested {
+                return Err("data mixes lists and elements in one list".to_owned());
+            }
+            if nested {
+                self.list(reader, dims.get(1..).unwrap_or_default())?;
+            } else {
+                self.element(reader, peek)?;
+            }
+            count += 1;
+            next = reader.step().map_err(|error| error.0)?;
+        }
+        if count != expected {
+            return Err(self.wrong_count(dims, nested, expected, &count.to_string()));
+        }
+        Ok(())
     }
-    match dtype {
-        DataType::Fp32 => put!(f32),
-        DataType::Fp64 => put!(f64),
-        DataType::Int8 => put!(i8),
-        DataType::Int16 => put!(i16),
-        DataType::Int32 => put!(i32),
-        DataType::Int64 => put!(i64),
-        DataType::UInt8 => put!(u8),
-        DataType::UInt16 => put!(u16),
-        DataType::UInt32 => put!(u32),
-        DataType::UInt64 => put!(u64),
-        DataType::Bool | DataType::Bytes | DataType::Fp16 | DataType::Bf16 => return None,
+
+    fn element(&mut self, reader: &mut Reader<'_>, peek: Peek) -> Result<(), String> {
+        (self.one)(reader, peek, &mut self.bytes).map_err(|wrong| match wrong {
+            Wrong::Found(found) => {
+                format!("element {} is {found}, which is no {}", self.elements, self.dtype)
+            }
+            Wrong::Text(problem) => problem,
+        })?;
+        self.elements += 1;
+        Ok(())
     }
-    Some(())
+
+    fn wrong_count(&self, dims: &[usize], nested: bool, expected: usize, got: &str) -> String {
+        let (what, depth) =
+            (if nested { "lists" } else { "elements" }, self.shape.rank() - dims.len());
+        let where_ =
+            if depth == 0 { String::new() } else { format!(" in a list at depth {depth}") };
+        format!("shape {} needs {expected} {what}{where_}, got {got}", self.shape)
+    }
 }
 
-/// Writes raw contents as one flat list.
-///
-/// # Errors
-/// [`Problem`] for BYTES that are not text.
-pub(super) fn write(json: &mut Vec<u8>, dtype: DataType, raw: &Bytes) -> Result<(), Problem> {
-    macro_rules! each {
-        ($number:ty, $write:expr) => {{
-            let chunks = raw.chunks_exact(size_of::<$number>());
-            list(json, chunks.filter_map(|chunk| chunk.try_into().ok()), |json, bytes| {
-                $write(json, <$number>::from_le_bytes(bytes))
-            })
-        }};
+fn boolean(reader: &mut Reader<'_>, peek: Peek, bytes: &mut Vec<u8>) -> Result<(), Wrong> {
+    if !matches!(peek, Peek::True | Peek::False) {
+        return Err(Wrong::Found(kind(peek).to_owned()));
     }
-    match dtype {
-        DataType::Bool => {
-            list(json, raw.iter(), |json, flag| {
-                json.extend(if *flag == 0 { "false" } else { "true" }.bytes());
-            });
-        }
-        DataType::Fp32 => each!(f32, |json, value: f32| float(json, value, value.is_finite())),
-        DataType::Fp64 => each!(f64, |json, value: f64| float(json, value, value.is_finite())),
-        DataType::Fp16 => {
-            each!(f16, |json, value: f16| float(json, value.to_f32(), value.is_finite()));
-        }
-        DataType::Bf16 => {
-            each!(bf16, |json, value: bf16| float(json, value.to_f32(), value.is_finite()));
-        }
-        DataType::Int8 => each!(i8, whole),
-        DataType::Int16 => each!(i16, whole),
-        DataType::Int32 => each!(i32, whole),
-        DataType::Int64 => each!(i64, whole),
-        DataType::UInt8 => each!(u8, whole),
-        DataType::UInt16 => each!(u16, whole),
-        DataType::UInt32 => each!(u32, whole),
-        DataType::UInt64 => each!(u64, whole),
-        DataType::Bytes => return texts(json, raw),
-    }
+    let value = reader.boolean().map_err(|error| Wrong::Text(error.0))?;
+    bytes.push(u8::from(value));
     Ok(())
 }
 
-fn list<T>(
-    json: &mut Vec<u8>,
-    elements: impl Iterator<Item = T>,
-    mut write: impl FnMut(&mut Vec<u8>, T),
-) {
-    json.push(b'[');
-    for (index, element) in elements.enumerate() {
-        if index > 0 {
-            json.push(b',');
-        }
-        write(json, element);
-    }
-    json.push(b']');
+fn integer<T: FromStr + Pod>(
+    reader: &mut Reader<'_>,
+    peek: Peek,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Wrong> {
+    number(reader, peek, bytes, |text| text.parse::<T>().ok())
 }
 
-fn whole(json: &mut Vec<u8>, value: impl std::fmt::Display) {
-    json.extend(value.to_string().bytes());
+fn float<T: FromStr + Pod + Into<f64>>(
+    reader: &mut Reader<'_>,
+    peek: Peek,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Wrong> {
+    number(reader, peek, bytes, |text| {
+        let value = text.parse::<T>().ok()?;
+        // Only the word means the value; a number that is too large is a mistake.
+        let in_range = !value.into().is_infinite() || text.contains('I');
+        in_range.then_some(value)
+    })
 }
 
-/// The shortest digits that read back as the same number.
-fn float(json: &mut Vec<u8>, value: impl serde::Serialize + Into<f64> + Copy, is_finite: bool) {
-    if is_finite {
-        // Writing a finite number into memory cannot fail.
-        drop(serde_json::to_writer(json, &value));
-        return;
+fn number<T: Pod>(
+    reader: &mut Reader<'_>,
+    peek: Peek,
+    bytes: &mut Vec<u8>,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<(), Wrong> {
+    if !peek.is_num() {
+        return Err(Wrong::Found(kind(peek).to_owned()));
     }
-    let value: f64 = value.into();
-    let word = match value {
-        _ if value.is_nan() => "NaN",
-        _ if value > 0.0 => "Infinity",
-        _ => "-Infinity",
+    let value = reader.number(|text| parse(text).ok_or_else(|| Wrong::Found(quoted(text))));
+    let value = value.map_err(|error| Wrong::Text(error.0))??;
+    bytes.extend_from_slice(bytemuck::bytes_of(&value));
+    Ok(())
+}
+
+fn string(reader: &mut Reader<'_>, peek: Peek, bytes: &mut Vec<u8>) -> Result<(), Wrong> {
+    if peek != Peek::String {
+        return Err(Wrong::Found(kind(peek).to_owned()));
+    }
+    let put = |text: &str| {
+        let length = u32::try_from(text.len()).map_err(|_| {
+            Wrong::Text(format!("a string of {} bytes is too long for BYTES", text.len()))
+        })?;
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+        Ok(())
     };
-    json.extend(word.bytes());
+    reader.string(put).map_err(|error| Wrong::Text(error.0))?
 }
 
-fn texts(json: &mut Vec<u8>, raw: &Bytes) -> Result<(), Problem> {
-    let mut rest = &raw[..];
-    let mut texts = Vec::new();
-    while let Some((length, after)) = rest.split_first_chunk::<LENGTH_BYTES>() {
-        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let (element, after) = after.split_at_checked(length).unwrap_or((after, &[]));
-        let text = std::str::from_utf8(element)
-            .map_err(|_| "is not UTF-8 text; ask for a binary tensor".to_owned())?;
-        texts.push(text);
-        rest = after;
-    }
-    list(json, texts.iter(), |json, text| drop(serde_json::to_writer(json, text)));
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

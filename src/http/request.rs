@@ -1,318 +1,321 @@
-//! A JSON request, with the binary tensors behind it, as the message that gRPC callers send.
+//! The body of a prediction to the message that the gRPC port would have received.
 //!
-//! Every tensor becomes raw contents: a binary one is a slice of the body, a list of numbers is
-//! written out as it is read, without a tree of values in between. So both wires share everything
-//! that follows.
+//! A body is JSON, or JSON and behind it the bytes of the tensors that have a `binary_data_size`,
+//! in the order of the inputs. Those stay slices of the body. Lists of elements become bytes, see
+//! `elements`, so the message is always in raw form and text and bytes can meet in one request.
 //!
-//! Source: Open Inference Protocol, REST; Triton, binary tensor data extension.
-
-use std::collections::HashMap;
+//! Fields may come in any order and unknown ones are passed over, as with protobuf; a known one
+//! that comes twice is refused. Counts are bounded as on the gRPC port. Parameters keep their
+//! types; those of the binary extension end here, all others go on in the message.
 
 use bytes::Bytes;
-use jiter::{Jiter, Peek};
 
-use super::elements::{self, Problem};
-use crate::error::InvalidRequest;
+use super::parameters::{self, Parameters, flag, size, take};
+use super::reader::{Malformed, Reader};
+use super::{Failure, elements};
+use crate::grpc::wire::{MAX_DIMS, MAX_TENSORS};
 use crate::model::quoted;
-use crate::pb::infer_parameter::ParameterChoice;
+use crate::pb::ModelInferRequest;
 use crate::pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
-use crate::pb::{InferParameter, ModelInferRequest};
 use crate::tensor::{DataType, Shape};
 
-type Parameters = HashMap<String, InferParameter>;
-
-/// Most inputs or outputs, as for gRPC.
-const MAX_TENSORS: usize = 1024;
-/// Most parameters of a request or a tensor, as for gRPC.
-const MAX_PARAMETERS: usize = 256;
-/// Most dimensions, as for gRPC.
-const MAX_DIMS: usize = 32;
-
-/// Which outputs the caller wants as binary tensors.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Wanted {
-    /// Those that it says nothing of.
-    otherwise: bool,
-    by_name: HashMap<String, bool>,
+/// A request, taken apart.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Parsed {
+    /// The message, without the model.
+    pub(super) message: ModelInferRequest,
+    /// Which outputs are wanted as bytes.
+    pub(super) binary: Binary,
 }
 
-impl Wanted {
-    /// Whether the output of that name is wanted as a binary tensor.
-    pub(super) fn is_binary(&self, output: &str) -> bool {
-        self.by_name.get(output).copied().unwrap_or(self.otherwise)
+/// Which outputs are wanted as bytes; the others are written as text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Binary {
+    /// Those that do not say.
+    pub(super) otherwise: bool,
+    /// Each requested output, where it says.
+    pub(super) each: Vec<Option<bool>>,
+}
+
+impl Binary {
+    /// Whether the output at `position` of the answer is wanted as bytes.
+    pub(super) fn at(&self, position: usize) -> bool {
+        self.each.get(position).copied().flatten().unwrap_or(self.otherwise)
     }
 }
 
-/// Reads a request: `json`, and the `binary` tensors behind it.
+/// An input as it was read.
+#[derive(Default)]
+struct Input<'j> {
+    name: Option<String>,
+    datatype: Option<String>,
+    shape: Option<Vec<i64>>,
+    parameters: Parameters,
+    data: Option<Data<'j>>,
+}
+
+/// Elements of an input.
+enum Data<'j> {
+    /// Not read yet: what they are came later.
+    Text(&'j [u8]),
+    /// Read.
+    Bytes(Vec<u8>),
+}
+
+/// Reads a body: `text` and, behind it, `bytes`. Lists may amount to `room` bytes together.
 ///
 /// # Errors
-/// [`InvalidRequest`] (400) that names the field: text that is not JSON, a field of the wrong type,
-/// data that does not match shape and datatype, bytes that no tensor claims.
-pub(super) fn parse(
-    json: &[u8],
-    binary: Bytes,
-) -> Result<(ModelInferRequest, Wanted), InvalidRequest> {
-    let mut reader = Reader { json: Jiter::new(json).with_allow_inf_nan(), binary };
-    let mut request = ModelInferRequest::default();
-    let mut wanted = Wanted::default();
-    reader.object("", |reader, key| match key {
-        "id" => reader.text("id").map(|id| request.id = id),
-        "parameters" => {
-            request.parameters = reader.parameters("parameters")?;
-            let binary = take_flag(&mut request.parameters, "binary_data_output")?;
-            wanted.otherwise = binary.unwrap_or(wanted.otherwise);
-            Ok(())
-        }
-        "inputs" => reader.list("inputs", |reader, position| {
-            let (input, raw) = reader.input(position)?;
-            request.inputs.push(input);
-            request.raw_input_contents.push(raw);
-            Ok(())
-        }),
-        "outputs" => reader.list("outputs", |reader, position| {
-            let (output, binary) = reader.output(position)?;
-            if let Some(binary) = binary {
-                wanted.by_name.insert(output.name.clone(), binary);
+/// 400, naming the tensor; 413 for lists that amount to more.
+pub(super) fn parse(text: &[u8], bytes: Bytes, room: usize) -> Result<Parsed, Failure> {
+    let mut parser = Parser { bytes, room, limit: room, parsed: Parsed::empty() };
+    let (mut inputs, mut outputs) = (false, false);
+    let mut reader = Reader::new(text);
+    let field = |key: &str| match key {
+        "id" => Field::Id,
+        "parameters" => Field::Parameters,
+        "inputs" => Field::Inputs,
+        "outputs" => Field::Outputs,
+        _ => Field::Unknown,
+    };
+    reader.object(field, |reader, field| {
+        match field {
+            Field::Id => parser.parsed.message.id = reader.string(str::to_owned)?,
+            Field::Parameters => parser.parsed.message.parameters = parameters::read(reader)?,
+            Field::Inputs => {
+                once("inputs", &mut inputs)?;
+                reader.array(|reader| parser.input(reader))?;
             }
-            request.outputs.push(output);
-            Ok(())
-        }),
-        _ => reader.skip(key),
+            Field::Outputs => {
+                once("outputs", &mut outputs)?;
+                reader.array(|reader| parser.output(reader))?;
+            }
+            Field::Unknown => drop(reader.skip()?),
+        }
+        Ok::<_, Failure>(())
     })?;
-    reader.json.finish().map_err(|error| not_json(&error))?;
-    if !reader.binary.is_empty() {
-        let message = format!("{} bytes follow the last binary tensor", reader.binary.len());
-        return Err(InvalidRequest::new("body", message));
+    reader.finish()?;
+    parser.finish()
+}
+
+/// Fields of a request.
+enum Field {
+    Id,
+    Parameters,
+    Inputs,
+    Outputs,
+    Unknown,
+}
+
+fn once(field: &str, seen: &mut bool) -> Result<(), Failure> {
+    if std::mem::replace(seen, true) {
+        return Err(Failure::invalid(format!("malformed request: `{field}` comes twice")));
     }
-    Ok((request, wanted))
+    Ok(())
 }
 
-fn not_json(error: &jiter::JiterError) -> InvalidRequest {
-    InvalidRequest::new("body", format!("not the JSON that is expected: {error}"))
-}
-
-fn wrong(field: &str, expected: &str) -> InvalidRequest {
-    InvalidRequest::new(field, format!("{field}: expected {expected}"))
-}
-
-/// Takes a boolean parameter that is about this wire only.
-fn take_flag(parameters: &mut Parameters, key: &str) -> Result<Option<bool>, InvalidRequest> {
-    match parameters.remove(key).and_then(|each| each.parameter_choice) {
-        None => Ok(None),
-        Some(ParameterChoice::BoolParam(flag)) => Ok(Some(flag)),
-        Some(_) => Err(wrong(&format!("parameters.{key}"), "true or false")),
-    }
-}
-
-/// Takes the length of a binary tensor.
-fn take_size(parameters: &mut Parameters, field: &str) -> Result<Option<usize>, InvalidRequest> {
-    match parameters.remove("binary_data_size").and_then(|each| each.parameter_choice) {
-        None => Ok(None),
-        Some(ParameterChoice::Int64Param(size)) if size >= 0 => Ok(usize::try_from(size).ok()),
-        Some(_) => Err(wrong(&format!("{field}.parameters.binary_data_size"), "a number of bytes")),
+impl Parsed {
+    fn empty() -> Self {
+        Self { message: ModelInferRequest::default(), binary: Binary::default() }
     }
 }
 
-struct Reader<'a> {
-    json: Jiter<'a>,
-    /// Binary tensors that were not taken yet.
-    binary: Bytes,
+struct Parser {
+    /// Bytes behind the JSON that no input has taken.
+    bytes: Bytes,
+    /// Bytes that lists may still amount to.
+    room: usize,
+    /// What that was at first.
+    limit: usize,
+    parsed: Parsed,
 }
 
-impl Reader<'_> {
-    fn object(
-        &mut self,
-        field: &str,
-        mut each: impl FnMut(&mut Self, &str) -> Result<(), InvalidRequest>,
-    ) -> Result<(), InvalidRequest> {
-        self.expect(field, Peek::Object, "an object")?;
-        let mut key =
-            self.json.known_object().map_err(|error| not_json(&error))?.map(str::to_owned);
-        while let Some(name) = key {
-            each(self, &name)?;
-            key = self.json.next_key().map_err(|error| not_json(&error))?.map(str::to_owned);
+impl Parser {
+    fn input(&mut self, reader: &mut Reader<'_>) -> Result<(), Failure> {
+        let position = self.parsed.message.inputs.len();
+        if position == MAX_TENSORS {
+            return Err(Failure::invalid(format!("request has more than {MAX_TENSORS} inputs")));
         }
-        Ok(())
-    }
-
-    fn list(
-        &mut self,
-        field: &str,
-        mut each: impl FnMut(&mut Self, usize) -> Result<(), InvalidRequest>,
-    ) -> Result<(), InvalidRequest> {
-        self.expect(field, Peek::Array, "a list")?;
-        let mut next = self.json.known_array().map_err(|error| not_json(&error))?;
-        let mut position = 0;
-        while next.is_some() {
-            if position == MAX_TENSORS {
-                return Err(wrong(field, &format!("at most {MAX_TENSORS} entries")));
-            }
-            each(self, position)?;
-            position += 1;
-            next = self.json.array_step().map_err(|error| not_json(&error))?;
-        }
-        Ok(())
-    }
-
-    fn expect(&mut self, field: &str, kind: Peek, name: &str) -> Result<(), InvalidRequest> {
-        let found = self.json.peek().map_err(|error| not_json(&error))?;
-        let field = if field.is_empty() { "body" } else { field };
-        if found == kind { Ok(()) } else { Err(wrong(field, name)) }
-    }
-
-    fn text(&mut self, field: &str) -> Result<String, InvalidRequest> {
-        self.expect(field, Peek::String, "a text")?;
-        self.json.known_str().map(str::to_owned).map_err(|error| not_json(&error))
-    }
-
-    fn skip(&mut self, _key: &str) -> Result<(), InvalidRequest> {
-        self.json.next_skip().map_err(|error| not_json(&error))
-    }
-
-    fn parameters(&mut self, field: &str) -> Result<Parameters, InvalidRequest> {
-        let mut parameters = Parameters::new();
-        self.object(field, |reader, key| {
-            if parameters.len() == MAX_PARAMETERS {
-                return Err(wrong(field, &format!("at most {MAX_PARAMETERS} parameters")));
-            }
-            let choice = reader.parameter(&format!("{field}.{}", quoted(key)))?;
-            let parameter = InferParameter { parameter_choice: Some(choice) };
-            parameters.insert(key.to_owned(), parameter);
-            Ok(())
-        })?;
-        Ok(parameters)
-    }
-
-    fn parameter(&mut self, field: &str) -> Result<ParameterChoice, InvalidRequest> {
-        let peek = self.json.peek().map_err(|error| not_json(&error))?;
-        match peek {
-            Peek::True | Peek::False => {
-                let flag = self.json.known_bool(peek).map_err(|error| not_json(&error))?;
-                Ok(ParameterChoice::BoolParam(flag))
-            }
-            Peek::String => self.text(field).map(ParameterChoice::StringParam),
-            _ if peek.is_num() => {
-                let digits =
-                    self.json.known_number_bytes(peek).map_err(|error| not_json(&error))?;
-                let text = std::str::from_utf8(digits).unwrap_or_default();
-                let whole = text.parse().map(ParameterChoice::Int64Param).ok();
-                let whole = whole.or_else(|| text.parse().map(ParameterChoice::Uint64Param).ok());
-                let number = whole.or_else(|| text.parse().map(ParameterChoice::DoubleParam).ok());
-                number.ok_or_else(|| wrong(field, "a number"))
-            }
-            _ => Err(wrong(field, "true, false, a number or a text")),
-        }
-    }
-
-    /// An input and its raw contents.
-    fn input(&mut self, position: usize) -> Result<(InferInputTensor, Bytes), InvalidRequest> {
-        let field = format!("inputs[{position}]");
-        let mut input = InferInputTensor::default();
-        // Where the data begins, if it came before what it depends on.
-        let (mut data, mut has_shape) = (None, false);
-        self.object(&field, |reader, key| match key {
-            "name" => reader.text(&format!("{field}.name")).map(|name| input.name = name),
-            "datatype" => {
-                reader.text(&format!("{field}.datatype")).map(|datatype| input.datatype = datatype)
-            }
-            "shape" => {
-                has_shape = true;
-                reader.shape(&format!("{field}.shape")).map(|shape| input.shape = shape)
-            }
-            "parameters" => {
-                input.parameters = reader.parameters(&format!("{field}.parameters"))?;
-                Ok(())
-            }
-            "data" if has_shape && !input.datatype.is_empty() => {
-                data = Some(Data::Read(elements::read(&mut reader.json, &input)?));
-                Ok(())
-            }
-            "data" => {
-                let start = reader.json.current_index();
-                reader.skip(key)?;
-                data = Some(Data::Later(reader.json.slice_to_current(start)));
-                Ok(())
-            }
-            _ => reader.skip(key),
-        })?;
-        let size = take_size(&mut input.parameters, &field)?;
-        let name = quoted(&input.name);
-        let refuse = |problem: String| {
-            Err(InvalidRequest::new(format!("{field}.data"), format!("input `{name}`: {problem}")))
+        let mut input = Input::default();
+        let field = |key: &str| match key {
+            "name" => InputField::Name,
+            "datatype" => InputField::Datatype,
+            "shape" => InputField::Shape,
+            "parameters" => InputField::Parameters,
+            "data" => InputField::Data,
+            _ => InputField::Unknown,
         };
-        if input.parameters.contains_key("shared_memory_region") {
-            return refuse("parameter `shared_memory_region` is not served".to_owned());
-        }
-        let raw = match (data, size) {
-            (Some(_), Some(_)) => return refuse("has data and binary_data_size".to_owned()),
-            (None, None) => return refuse("has neither data nor binary_data_size".to_owned()),
-            (Some(Data::Read(raw)), None) => raw,
-            (Some(Data::Later(slice)), None) => {
-                elements::read(&mut Jiter::new(slice).with_allow_inf_nan(), &input)?
+        reader.object(field, |reader, field| {
+            match field {
+                InputField::Name => input.name = Some(reader.string(str::to_owned)?),
+                InputField::Datatype => input.datatype = Some(reader.string(str::to_owned)?),
+                InputField::Shape => input.shape = Some(shape(reader)?),
+                InputField::Parameters => input.parameters = parameters::read(reader)?,
+                InputField::Data if input.data.is_some() => once("data", &mut true)?,
+                InputField::Data => input.data = Some(self.data(reader, &input, position)?),
+                InputField::Unknown => drop(reader.skip()?),
             }
-            (None, Some(size)) if size > self.binary.len() => {
-                let left = self.binary.len();
-                return refuse(format!("binary_data_size is {size}, {left} bytes are left"));
-            }
-            (None, Some(size)) => self.binary.split_to(size),
-        };
-        Ok((input, raw))
-    }
-
-    fn shape(&mut self, field: &str) -> Result<Vec<i64>, InvalidRequest> {
-        let mut dims = Vec::new();
-        self.list(field, |reader, _| {
-            if dims.len() == MAX_DIMS {
-                return Err(wrong(field, &format!("at most {MAX_DIMS} dimensions")));
-            }
-            let peek = reader.json.peek().map_err(|error| not_json(&error))?;
-            let digits =
-                if peek.is_num() { reader.json.known_number_bytes(peek).ok() } else { None };
-            let text = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-            match text.and_then(|text| text.parse().ok()) {
-                Some(dim) => dims.push(dim),
-                None => return Err(wrong(field, "whole numbers")),
-            }
-            Ok(())
+            Ok::<_, Failure>(())
         })?;
-        Ok(dims)
+        self.add(input, position)
     }
 
-    /// A requested output and whether it is wanted as a binary tensor.
-    fn output(
+    /// Reads elements, or keeps their text until their type is known.
+    fn data<'j>(
         &mut self,
+        reader: &mut Reader<'j>,
+        input: &Input<'_>,
         position: usize,
-    ) -> Result<(InferRequestedOutputTensor, Option<bool>), InvalidRequest> {
-        let field = format!("outputs[{position}]");
-        let mut output = InferRequestedOutputTensor::default();
-        self.object(&field, |reader, key| match key {
-            "name" => reader.text(&format!("{field}.name")).map(|name| output.name = name),
-            "parameters" => {
-                output.parameters = reader.parameters(&format!("{field}.parameters"))?;
-                Ok(())
-            }
-            _ => reader.skip(key),
+    ) -> Result<Data<'j>, Failure> {
+        if input.datatype.is_none() || input.shape.is_none() {
+            return Ok(Data::Text(reader.skip()?));
+        }
+        self.elements(reader, input, position).map(Data::Bytes)
+    }
+
+    fn elements(
+        &mut self,
+        reader: &mut Reader<'_>,
+        input: &Input<'_>,
+        position: usize,
+    ) -> Result<Vec<u8>, Failure> {
+        let name = input.label(position);
+        let refuse = |problem: String| Failure::invalid(format!("{name}: {problem}"));
+        let datatype = input.datatype.as_deref().unwrap_or_default();
+        let Some(dtype) = DataType::from_wire_name(datatype) else {
+            let known = DataType::ALL.map(DataType::wire_name).join(", ");
+            let got = quoted(datatype);
+            return Err(refuse(format!("unknown datatype {got:?}; known: {known}")));
+        };
+        let dims = input.shape.clone().unwrap_or_default();
+        let shape = Shape::new(dims).map_err(|error| refuse(error.to_string()))?;
+        // Text can amount to more bytes than it has: "0" to eight.
+        let size = shape.elements().checked_mul(dtype.size_bytes().unwrap_or(0));
+        self.room = size.and_then(|size| self.room.checked_sub(size)).ok_or_else(|| {
+            Failure::too_large(&format!("{name} with those before it"), self.limit)
         })?;
-        let binary = take_flag(&mut output.parameters, "binary_data")?;
-        Ok((output, binary))
+        elements::read(reader, dtype, &shape).map_err(refuse)
+    }
+
+    fn add(&mut self, mut input: Input<'_>, position: usize) -> Result<(), Failure> {
+        let name = input.label(position);
+        let refuse = |problem: String| Failure::invalid(format!("{name}: {problem}"));
+        for (field, is_missing) in [
+            ("name", input.name.is_none()),
+            ("datatype", input.datatype.is_none()),
+            ("shape", input.shape.is_none()),
+        ] {
+            if is_missing {
+                return Err(refuse(format!("has no `{field}`")));
+            }
+        }
+        let size = take(&mut input.parameters, "binary_data_size", &name, size)?;
+        let contents = match (input.data.take(), size) {
+            (Some(_), Some(_)) => {
+                return Err(refuse("has both `data` and `binary_data_size`".to_owned()));
+            }
+            (None, None) if input.parameters.contains_key("shared_memory_region") => {
+                return Err(refuse("parameter `shared_memory_region` is not served".to_owned()));
+            }
+            (None, None) => {
+                return Err(refuse("has neither `data` nor `binary_data_size`".to_owned()));
+            }
+            (None, Some(size)) if size > self.bytes.len() => {
+                let left = self.bytes.len();
+                let problem = format!("binary_data_size is {size}, {left} bytes are left");
+                return Err(refuse(problem));
+            }
+            (None, Some(size)) => self.bytes.split_to(size),
+            (Some(Data::Bytes(bytes)), None) => bytes.into(),
+            (Some(Data::Text(text)), None) => {
+                self.elements(&mut Reader::new(text), &input, position)?.into()
+            }
+        };
+        self.parsed.message.inputs.push(InferInputTensor {
+            name: input.name.unwrap_or_default(),
+            datatype: input.datatype.unwrap_or_default(),
+            shape: input.shape.unwrap_or_default(),
+            parameters: input.parameters,
+            contents: None,
+        });
+        self.parsed.message.raw_input_contents.push(contents);
+        Ok(())
+    }
+
+    fn output(&mut self, reader: &mut Reader<'_>) -> Result<(), Failure> {
+        let position = self.parsed.message.outputs.len();
+        if position == MAX_TENSORS {
+            return Err(Failure::invalid(format!("request has more than {MAX_TENSORS} outputs")));
+        }
+        let (mut name, mut asked) = (None, Parameters::new());
+        let field = |key: &str| match key {
+            "name" => InputField::Name,
+            "parameters" => InputField::Parameters,
+            _ => InputField::Unknown,
+        };
+        reader.object(field, |reader, field| {
+            match field {
+                InputField::Name => name = Some(reader.string(str::to_owned)?),
+                InputField::Parameters => asked = parameters::read(reader)?,
+                _ => drop(reader.skip()?),
+            }
+            Ok::<_, Failure>(())
+        })?;
+        let label = label("output", "outputs", name.as_deref(), position);
+        let name = name.ok_or_else(|| Failure::invalid(format!("{label}: has no `name`")))?;
+        self.parsed.binary.each.push(take(&mut asked, "binary_data", &label, flag)?);
+        let output = InferRequestedOutputTensor { name, parameters: asked };
+        self.parsed.message.outputs.push(output);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Parsed, Failure> {
+        if !self.bytes.is_empty() {
+            let surplus = self.bytes.len();
+            let message = format!("{surplus} bytes follow the last input with binary_data_size");
+            return Err(Failure::invalid(message));
+        }
+        let asked = &mut self.parsed.message.parameters;
+        let otherwise = take(asked, "binary_data_output", "request", flag)?;
+        self.parsed.binary.otherwise = otherwise.unwrap_or(false);
+        Ok(self.parsed)
     }
 }
 
-/// Data of an input: read, or still to be read.
-enum Data<'a> {
-    Read(Bytes),
-    Later(&'a [u8]),
+/// Fields of a tensor.
+enum InputField {
+    Name,
+    Datatype,
+    Shape,
+    Parameters,
+    Data,
+    Unknown,
 }
 
-/// Shape and datatype that data is read by.
-///
-/// # Errors
-/// [`Problem`] for an unknown datatype or a shape that no tensor has.
-pub(super) fn kind(input: &InferInputTensor) -> Result<(DataType, Shape), Problem> {
-    let dtype = DataType::from_wire_name(&input.datatype)
-        .ok_or_else(|| format!("unknown datatype {:?}", quoted(&input.datatype)))?;
-    let shape = Shape::new(input.shape.clone()).map_err(|error| error.to_string())?;
-    Ok((dtype, shape))
+impl Input<'_> {
+    fn label(&self, position: usize) -> String {
+        label("input", "inputs", self.name.as_deref(), position)
+    }
+}
+
+/// What a tensor is called towards people.
+fn label(kind: &str, list: &str, name: Option<&str>, position: usize) -> String {
+    match name {
+        Some(name) => format!("{kind} `{}`", quoted(name)),
+        None => format!("{list}[{position}]"),
+    }
+}
+
+fn shape(reader: &mut Reader<'_>) -> Result<Vec<i64>, Failure> {
+    let mut dims = Vec::new();
+    reader.array(|reader| {
+        if dims.len() == MAX_DIMS {
+            return Err(Failure::invalid(format!("request has more than {MAX_DIMS} dimensions")));
+        }
+        let dim = reader.number(|text| text.parse::<i64>().map_err(|_| quoted(text)))?;
+        dims.push(dim.map_err(|text| Malformed(format!("{text} is no dimension")))?);
+        Ok(())
+    })?;
+    Ok(dims)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ mod health;
 mod infer;
 mod layering;
 mod ports;
+mod rest;
+mod rest_refusals;
 mod shutdown;
 mod stream_infer;
 mod transport;

@@ -1,150 +1,205 @@
-//! Requests as clients write them, and each way in which they can be wrong.
+//! Bodies: text, bytes, both, and every mistake.
 
 use super::*;
+use crate::grpc::wire::MAX_PARAMETERS;
+use crate::pb::infer_parameter::ParameterChoice;
 
-fn parsed(json: &str) -> (ModelInferRequest, Wanted) {
-    parse(json.as_bytes(), Bytes::new()).unwrap()
+const ROOM: usize = 1 << 20;
+
+fn parsed(text: &str, bytes: &'static [u8]) -> Result<Parsed, Failure> {
+    parse(text.as_bytes(), Bytes::from_static(bytes), ROOM)
 }
 
-fn refusal(json: &str) -> String {
-    parse(json.as_bytes(), Bytes::from_static(b"abcd")).unwrap_err().message
-}
-
-fn floats(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-/// One input with that data.
-fn input(datatype: &str, shape: &str, data: &str) -> String {
-    format!(
-        r#"{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":{shape},"data":{data}}}]}}"#
-    )
+fn refusal(text: &str, bytes: &'static [u8]) -> String {
+    let refusal = parsed(text, bytes).unwrap_err();
+    let (status, message) = refusal.parts();
+    assert_eq!(status, 400, "{message}");
+    message.to_owned()
 }
 
 #[test]
-fn flat_or_nested_before_or_after_the_shape() {
-    let all = [
-        r#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[1,2.5,-3e1,0.1]}]}"#,
-        r#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[-3e1,0.1]]}]}"#,
-        r#"{"inputs":[{"data":[[1,2.5],[-3e1,0.1]],"datatype":"FP32","shape":[2,2],"name":"x"}]}"#,
-    ];
-    for json in all {
-        let (message, wanted) = parsed(json);
-        assert_eq!(message.raw_input_contents[0], floats(&[1.0, 2.5, -30.0, 0.1]));
-        assert_eq!(
-            (message.inputs[0].name.as_str(), &message.inputs[0].shape[..]),
-            ("x", &[2, 2][..])
-        );
-        assert_eq!(wanted, Wanted::default());
-    }
-}
-
-#[test]
-fn a_scalar_needs_no_list() {
-    for data in ["16000", "[16000]", "[[16000]]"] {
-        let (message, _) = parsed(&input("INT64", "[]", data));
-        assert_eq!(message.raw_input_contents[0], 16000_i64.to_le_bytes()[..]);
-    }
-}
-
-#[test]
-fn what_is_no_number_has_the_words_of_python() {
-    let (message, _) = parsed(&input("FP32", "[3]", "[NaN, Infinity, -Infinity]"));
-    let raw = &message.raw_input_contents[0];
-    assert!(f32::from_le_bytes(raw[..4].try_into().unwrap()).is_nan());
-    assert_eq!(raw[4..], floats(&[f32::INFINITY, f32::NEG_INFINITY]));
-}
-
-#[test]
-fn every_number_keeps_its_value() {
-    let (message, _) = parsed(&input("UINT64", "[2]", "[18446744073709551615, 0]"));
-    assert_eq!(message.raw_input_contents[0][..8], u64::MAX.to_le_bytes());
-    let (message, _) = parsed(&input("INT64", "[1]", "[-9223372036854775808]"));
-    assert_eq!(message.raw_input_contents[0], i64::MIN.to_le_bytes()[..]);
-    let (message, _) = parsed(&input("BOOL", "[2]", "[true,false]"));
-    assert_eq!(message.raw_input_contents[0][..], [1, 0]);
-    let (message, _) = parsed(&input("BYTES", "[2]", r#"["", "\u00e4\n"]"#));
-    assert_eq!(message.raw_input_contents[0][..], *b"\0\0\0\0\x03\0\0\0\xc3\xa4\n");
-}
-
-#[test]
-fn binary_tensors_are_slices_of_the_body() {
-    static BODY: [u8; 8] = [1, 0, 0, 0, 2, 0, 0, 0];
-    let json = r#"{"id":"7","parameters":{"binary_data_output":true,"timeout":5},"inputs":[
-        {"name":"a","datatype":"INT32","shape":[1],"parameters":{"binary_data_size":4}},
-        {"name":"b","datatype":"INT32","shape":[1],"data":[9]},
-        {"name":"c","datatype":"INT32","shape":[1],"parameters":{"binary_data_size":4}}],
-        "outputs":[{"name":"y","parameters":{"binary_data":false,"classification":2}},{"name":"z"}]}"#;
-    let (message, wanted) = parse(json.as_bytes(), Bytes::from_static(&BODY)).unwrap();
-    assert_eq!(message.id, "7");
-    assert_eq!(message.raw_input_contents[0].as_ptr(), BODY.as_ptr());
-    assert_eq!(message.raw_input_contents[1][..], [9, 0, 0, 0]);
-    assert_eq!(message.raw_input_contents[2].as_ptr(), BODY[4..].as_ptr());
-    assert!(!wanted.is_binary("y") && wanted.is_binary("z"));
-    let keys = |parameters: &Parameters| parameters.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&message.parameters), ["timeout"]);
-    assert_eq!(keys(&message.outputs[0].parameters), ["classification"]);
+fn text_and_bytes_meet_in_one_request() {
+    let text = r#"{
+        "id": "a", "unknown": {"deep": [[[]], 1, null]},
+        "inputs": [
+            {"name": "x", "shape": [1, 2], "datatype": "UINT8", "data": [[1, 2]]},
+            {"name": "y", "shape": [3], "datatype": "BOOL", "parameters": {"binary_data_size": 3}},
+            {"data": [7], "datatype": "INT8", "shape": [1], "name": "late"},
+            {"name": "z", "shape": [0], "datatype": "FP32", "parameters": {"binary_data_size": 0}}
+        ]
+    }"#;
+    let bytes = Bytes::from_static(&[1, 0, 1]);
+    let got = parse(text.as_bytes(), bytes.clone(), ROOM).unwrap();
+    let message = got.message;
+    assert_eq!(message.id, "a");
+    let names: Vec<&str> = message.inputs.iter().map(|input| input.name.as_str()).collect();
+    assert_eq!(names, ["x", "y", "late", "z"]);
+    assert_eq!(message.raw_input_contents, [&[1, 2][..], &[1, 0, 1], &[7], &[]]);
     assert!(message.inputs.iter().all(|input| input.parameters.is_empty()));
+    // The very bytes of the body.
+    assert_eq!(message.raw_input_contents[1].as_ptr(), bytes.as_ptr());
 }
 
 #[test]
 fn parameters_keep_their_types() {
-    let json = r#"{"parameters":{"a":true,"b":-1,"c":18446744073709551615,"d":0.5,"e":"x"}}"#;
-    let (message, _) = parsed(json);
+    let text = r#"{"parameters": {"flag": true, "count": -3, "large": 18446744073709551615,
+        "ratio": 1.0, "text": "1", "huge": 1e400}}"#;
+    let message = parsed(text, &[]).unwrap().message;
     let choice = |key: &str| message.parameters[key].parameter_choice.clone().unwrap();
-    assert_eq!(choice("a"), ParameterChoice::BoolParam(true));
-    assert_eq!(choice("b"), ParameterChoice::Int64Param(-1));
-    assert_eq!(choice("c"), ParameterChoice::Uint64Param(u64::MAX));
-    assert_eq!(choice("d"), ParameterChoice::DoubleParam(0.5));
-    assert_eq!(choice("e"), ParameterChoice::StringParam("x".into()));
+    assert_eq!(choice("flag"), ParameterChoice::BoolParam(true));
+    assert_eq!(choice("count"), ParameterChoice::Int64Param(-3));
+    assert_eq!(choice("large"), ParameterChoice::Uint64Param(u64::MAX));
+    assert_eq!(choice("ratio"), ParameterChoice::DoubleParam(1.0));
+    assert_eq!(choice("text"), ParameterChoice::StringParam("1".into()));
+    assert_eq!(choice("huge"), ParameterChoice::DoubleParam(f64::INFINITY));
 }
 
 #[test]
-fn what_is_wrong_is_named() {
-    let table = [
-        ("", "not the JSON that is expected"),
-        ("[]", "body: expected an object"),
-        (r#"{"inputs":{}}"#, "inputs: expected a list"),
-        (r#"{"inputs":[7]}"#, "inputs[0]: expected an object"),
-        (r#"{"id":7}"#, "id: expected a text"),
-        (r#"{"parameters":{"a":[1]}}"#, "parameters.a: expected true, false, a number or a text"),
-        (r#"{"inputs":[{"name":"x","shape":["a"]}]}"#, "inputs[0].shape: expected whole numbers"),
-        (r#"{"inputs":[{"name":"x"}]}"#, "input `x`: has neither data nor binary_data_size"),
-        (
-            r#"{"inputs":[{"name":"x","parameters":{"binary_data_size":5}}]}"#,
-            "input `x`: binary_data_size is 5, 4 bytes are left",
-        ),
-        (r#"{"inputs":[]}"#, "4 bytes follow the last binary tensor"),
-        (r#"{"id":"a"} tail"#, "not the JSON that is expected"),
-    ];
-    for (json, expected) in table {
-        let got = refusal(json);
-        assert!(got.starts_with(expected), "{json}: {got}");
-    }
-    let data = [
-        ("FP32", "[2]", "[1]", "shape [2] has 2 elements, data has 1"),
-        ("FP32", "[2]", "[1,2,3]", "data has more than the 2 elements of the shape"),
-        ("INT8", "[1]", "[128]", "element 0: 128 is no INT8"),
-        ("UINT8", "[1]", "[-1]", "element 0: -1 is no UINT8"),
-        ("INT32", "[1]", "[1.5]", "element 0: 1.5 is no INT32"),
-        ("INT32", "[1]", "[\"1\"]", "element 0: expected a number"),
-        ("FP32", "[1]", "[null]", "element 0: expected a number"),
-        ("BOOL", "[1]", "[1]", "element 0: expected true or false"),
-        ("BYTES", "[1]", "[1]", "element 0: expected a text"),
-        ("FP16", "[1]", "[1]", "FP16 is not read from JSON; send a binary tensor"),
-        ("FP31", "[1]", "[1]", "unknown datatype \"FP31\""),
-    ];
-    for (datatype, shape, data, expected) in data {
-        let got = refusal(&input(datatype, shape, data));
-        assert_eq!(got, format!("input `x`: {expected}"));
+fn outputs_say_how_they_are_wanted() {
+    let text = r#"{"parameters": {"binary_data_output": true, "timeout": 5}, "outputs": [
+        {"name": "a"}, {"name": "b", "parameters": {"binary_data": false, "classification": 3}}]}"#;
+    let Parsed { message, binary } = parsed(text, &[]).unwrap();
+    assert!(binary.at(0) && !binary.at(1) && binary.at(2));
+    assert_eq!(message.parameters.keys().collect::<Vec<_>>(), ["timeout"]);
+    assert_eq!(message.outputs[1].parameters.keys().collect::<Vec<_>>(), ["classification"]);
+    assert!(!parsed("{}", &[]).unwrap().binary.at(0));
+}
+
+/// Text, bytes behind it, and a part of the refusal. `@` stands for an input `x` of one FP32.
+const MISTAKES: &[(&str, &[u8], &str)] = &[
+    ("", &[], "malformed request: EOF while parsing a value at line 1 column 0"),
+    ("[]", &[], "malformed request: expected object but found array"),
+    ("{} {}", &[], "malformed request: trailing characters"),
+    (r#"{"id": 7}"#, &[], "malformed request: expected string but found int"),
+    (r#"{"inputs": {}}"#, &[], "malformed request: expected array but found object"),
+    (r#"{"inputs": [], "inputs": []}"#, &[], "`inputs` comes twice"),
+    ("{\"id\": \"\u{1}\"}", &[], "control character"),
+    ("[@]", &[], "input `x`: has neither `data` nor `binary_data_size`"),
+    (r#"[@, "data": [1], "data": [1]]"#, &[], "`data` comes twice"),
+    (
+        r#"[@, "data": [1], "parameters": {"binary_data_size": 4}]"#,
+        &[0; 4],
+        "input `x`: has both `data` and `binary_data_size`",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": 4}]"#,
+        &[0; 3],
+        "input `x`: binary_data_size is 4, 3 bytes are left",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": 4}]"#,
+        &[0; 5],
+        "1 bytes follow the last input with binary_data_size",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": "4"}]"#,
+        &[0; 4],
+        "input `x`: parameter `binary_data_size`: expected an integer",
+    ),
+    (
+        r#"[@, "parameters": {"binary_data_size": -4}]"#,
+        &[0; 4],
+        "input `x`: parameter `binary_data_size`: expected a number of at least 0",
+    ),
+    (
+        r#"[@, "parameters": {"shared_memory_region": "r"}]"#,
+        &[],
+        "input `x`: parameter `shared_memory_region` is not served",
+    ),
+    (
+        r#"["name": "x", "shape": [1], "datatype": "FLOAT", "data": [1]]"#,
+        &[],
+        "input `x`: unknown datatype \"FLOAT\"; known: BOOL",
+    ),
+    (
+        r#"["name": "x", "shape": [-1], "datatype": "FP32", "data": [1]]"#,
+        &[],
+        "input `x`: dimension 0 is -1",
+    ),
+    (r#"["name": "x", "shape": [1.5]]"#, &[], "1.5 is no dimension"),
+    (r#"["name": "x", "shape": [1], "data": [1]]"#, &[], "input `x`: has no `datatype`"),
+    (r#"["name": "x", "datatype": "FP32", "data": [1]]"#, &[], "input `x`: has no `shape`"),
+    (r#"{"inputs": [{}]}"#, &[], "inputs[0]: has no `name`"),
+    (r#"{"outputs": [{}]}"#, &[], "outputs[0]: has no `name`"),
+    (
+        r#"["name": "x", "data": [1], "shape": [2], "datatype": "FP32"]"#,
+        &[],
+        "input `x`: shape [2] needs 2 elements, got 1",
+    ),
+    (r#"{"parameters": {"a": null}}"#, &[], "parameter `a`: expected a bool"),
+    (r#"{"parameters": {"a": [1]}}"#, &[], "got a list"),
+    (
+        r#"{"parameters": {"binary_data_output": 1}}"#,
+        &[],
+        "request: parameter `binary_data_output`: expected a bool",
+    ),
+    (
+        r#"{"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}"#,
+        &[],
+        "output `y`: parameter `binary_data`: expected a bool",
+    ),
+];
+
+#[test]
+fn every_mistake_has_its_sentence() {
+    for (text, bytes, expected) in MISTAKES {
+        let text = text.replace('@', r#""name": "x", "shape": [1], "datatype": "FP32""#);
+        let text = match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+            Some(input) if !input.is_empty() => format!("{{\"inputs\": [{{{input}}}]}}"),
+            _ => text,
+        };
+        let got = refusal(&text, bytes);
+        assert!(got.contains(expected), "{text}: {got}");
     }
 }
 
 #[test]
-fn nothing_that_is_nested_ends_the_server() {
-    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(refusal(&input("FP32", "[1]", &deep)).contains("nested deeper than 32"));
-    for json in [format!(r#"{{"other":{deep}}}"#), format!(r#"{{"inputs":[{{"data":{deep}}}]}}"#)] {
-        refusal(&json);
+fn counts_are_bounded() {
+    let list = |count: usize, entry: &str| vec![entry; count].join(",");
+    let output = r#"{"name": "y"}"#;
+    let outputs = |count| format!(r#"{{"outputs": [{}]}}"#, list(count, output));
+    assert_eq!(parsed(&outputs(MAX_TENSORS), &[]).unwrap().message.outputs.len(), MAX_TENSORS);
+    assert_eq!(refusal(&outputs(MAX_TENSORS + 1), &[]), "request has more than 1024 outputs");
+    let dims = list(MAX_DIMS + 1, "1");
+    let shape = format!(r#"{{"inputs": [{{"name": "x", "shape": [{dims}]}}]}}"#);
+    assert_eq!(refusal(&shape, &[]), "request has more than 32 dimensions");
+    let parameters: Vec<String> = (0..=MAX_PARAMETERS).map(|key| format!("\"{key}\": 1")).collect();
+    let text = format!("{{\"parameters\": {{{}}}}}", parameters.join(","));
+    assert_eq!(refusal(&text, &[]), "request has more than 256 parameters");
+}
+
+#[test]
+fn lists_together_are_bounded_by_what_they_amount_to() {
+    let input =
+        r#"{"name": "x", "shape": [10], "datatype": "FP64", "data": [0,0,0,0,0,0,0,0,0,0]}"#;
+    let text = format!("{{\"inputs\": [{input}, {input}]}}");
+    assert!(parse(text.as_bytes(), Bytes::new(), 160).is_ok());
+    let refusal = parse(text.as_bytes(), Bytes::new(), 159).unwrap_err();
+    let sentence = "input `x` with those before it is larger than the limit of 159 bytes";
+    assert_eq!(refusal.parts(), (413, sentence));
+    let absurd = r#"{"inputs": [{"name": "x", "shape": [4611686018427387904], "datatype": "FP64",
+        "data": [0]}]}"#;
+    assert_eq!(parse(absurd.as_bytes(), Bytes::new(), ROOM).unwrap_err().parts().0, 413);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        drop(parse(&bytes, Bytes::new(), ROOM));
+    }
+
+    #[test]
+    fn no_cut_or_changed_request_panics(
+        at in 0_usize..150,
+        byte in proptest::num::u8::ANY,
+        length in 0_usize..150,
+    ) {
+        let text = r#"{"id":"1","inputs":[{"name":"x","shape":[2,1],"datatype":"FP32","parameters":{"binary_data_size":8}}],"outputs":[{"name":"y"}]}"#;
+        let mut text = text.as_bytes().to_vec();
+        if let Some(place) = text.get_mut(at) {
+            *place = byte;
+        }
+        text.truncate(length);
+        drop(parse(&text, Bytes::from_static(&[0; 8]), ROOM));
     }
 }

@@ -1,0 +1,82 @@
+//! A prediction over REST: body to message, the gRPC port's path, message to body.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use tokio::time::Instant;
+
+use super::describe::Target;
+use super::{Failure, Rest, answer, body, request};
+use crate::deadline::Deadline;
+use crate::model::quoted;
+
+/// Length of the JSON in a body that has bytes behind it; the same in answers.
+pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
+
+/// Answers `POST …/infer`. Time counts from the last byte of the body, as on the gRPC port from
+/// the last byte of the message.
+///
+/// # Errors
+/// Whatever it ended with.
+pub(super) async fn infer(
+    State(rest): State<Arc<Rest>>,
+    target: Target,
+    request: Request,
+) -> Result<Response, Failure> {
+    let limits = *rest.service.limits();
+    let json_length = json_length(request.headers())?;
+    let mut bytes = body::read(request, &limits).await?;
+    let now = Instant::now();
+    let deadline = Deadline::after(now, limits.default_timeout.min(limits.max_timeout));
+    let length = json_length.unwrap_or(bytes.len());
+    if length > bytes.len() {
+        let got = bytes.len();
+        let message = format!("{JSON_LENGTH} is {length}, the body has {got} bytes");
+        return Err(Failure::invalid(message));
+    }
+    if length == 0 && !bytes.is_empty() {
+        // Triton reads these as the only input of a model, and guesses its shape.
+        let message = "bytes without JSON in front are not served: name, shape and datatype of \
+             the input belong there";
+        return Err(Failure::invalid(message));
+    }
+    let text = bytes.split_to(length);
+    let room = limits.max_message_bytes;
+    let parsed = aside(length, move || request::parse(&text, bytes, room)).await?;
+    let (mut message, binary) = (parsed.message, parsed.binary);
+    (message.model_name, message.model_version) = (target.model, target.version);
+    let answer = rest.service.infer(message, now, deadline).await?;
+    let written = answer::text_bytes(&answer, &binary);
+    aside(written, move || answer::encode(answer, &binary)).await
+}
+
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
+    let Some(value) = headers.get(JSON_LENGTH) else { return Ok(None) };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let length = text.parse().map_err(|_| {
+        Failure::invalid(format!("{JSON_LENGTH} is {:?}, expected a number", quoted(&text)))
+    })?;
+    Ok(Some(length))
+}
+
+/// Text of this size takes milliseconds; so long nobody else may wait for.
+const MUCH_TEXT_BYTES: usize = 256 << 10;
+
+/// Does work on so many bytes of text: here if they are few, else away from the threads that serve
+/// all connections.
+async fn aside<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    if size < MUCH_TEXT_BYTES {
+        return work();
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "long texts of JSON only, which no thread of ours is for"
+    )]
+    let done = tokio::task::spawn_blocking(work);
+    done.await.unwrap_or_else(|error| Err(Failure::internal(&error)))
+}
