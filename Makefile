@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients lint bench tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples lint bench tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,13 +29,16 @@ $(RUNTIME)/manifest.json: | $(ONNXD)
 serve: build ## Serve the models of models/ (MODELS=path ARGS='--flag …')
 	exec $(ONNXD) serve $(MODELS) $(ARGS)
 
-test: test-rust test-clients ## Run every test: Rust, real runtime, clients in other languages
+test: test-rust test-clients test-examples ## Run every test: Rust, real runtime, clients, examples
 
 test-rust: build ## Run the Rust tests, with and without the real runtime
 	cargo test --locked
 
 test-clients: build ## Run clients in other languages against the server
-	tests/clients/run.sh
+	tests/clients/run.sh --ignore test_examples.py
+
+test-examples: build ## Build the example clients and compare what they print
+	tests/clients/run.sh test_examples.py
 
 lint: ## Check format, lints and documentation links
 	cargo fmt --check
@@ -45,7 +48,7 @@ lint: ## Check format, lints and documentation links
 bench: build ## Measure against the floor and the ceiling, about six minutes (ARGS=--quick: one and a half)
 	cargo bench --locked --bench server -- $(ARGS)
 
-tools: ## Install grpcurl and grpc-health-probe into .tools/ (needs Go)
+tools: ## Install the command line tools of the tests into .tools/ (needs Go)
 	tests/clients/tools.sh
 
 clean: ## Remove everything that was built or fetched

@@ -127,3 +127,23 @@ def test_health_probe(server):
         assert done.returncode == 0, done.stderr
         assert "SERVING" in done.stdout + done.stderr
     assert probe(server, "-service=nosuch").returncode != 0
+
+
+def test_ghz_loads_the_server_without_an_error(server):
+    body = {
+        "model_name": "identity_f32",
+        "inputs": [
+            {
+                "name": "x",
+                "datatype": "FP32",
+                "shape": [1, 3],
+                "contents": {"fp32_contents": [1.5, -2, 1e10]},
+            }
+        ],
+    }
+    call = ["--insecure", "--call", f"{SERVICE}/ModelInfer", "--data", json.dumps(body)]
+    load = ["--total", "500", "--concurrency", "8", "--connections", "2", "--format", "json"]
+    done = harness.run(harness.TOOLS / "ghz", *call, *load, server.grpc)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["statusCodeDistribution"] == {"OK": 500}

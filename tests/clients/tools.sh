@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Puts the command line tools that the tests use into .tools/: grpcurl and grpc-health-probe are
-# built with Go at pinned versions, perf_analyzer comes from its wheel with the C library that it
+# Puts the command line tools that the tests use into .tools/: buf, ghz, grpcurl and
+# grpc-health-probe are built with Go at pinned versions, perf_analyzer comes from its wheel with the C library that it
 # needs, strace from the system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+BUF=v1.75.0
+GHZ=v0.120.0
 GRPCURL=v1.9.4
 HEALTH_PROBE=v0.4.61
 
 if ! command -v go >/dev/null; then
-    echo "Go is missing: grpcurl and grpc-health-probe are built with it" >&2
+    echo "Go is missing: buf, ghz, grpcurl and grpc-health-probe are built with it" >&2
     exit 1
 fi
 
@@ -19,6 +21,8 @@ tool() {
         GOBIN="$PWD/.tools" go install "$2@$3"
     fi
 }
+tool buf github.com/bufbuild/buf/cmd/buf "$BUF"
+tool ghz github.com/bojand/ghz/cmd/ghz "$GHZ"
 tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
 tool grpc-health-probe github.com/grpc-ecosystem/grpc-health-probe "$HEALTH_PROBE"
 
