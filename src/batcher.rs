@@ -43,6 +43,8 @@ pub struct QueueLimits {
     pub max_jobs: usize,
     /// Memory for requests, shared by all models.
     pub bytes: ByteBudget,
+    /// Priority of requests that state none; 1 is the most urgent.
+    pub default_priority: u64,
 }
 
 /// Requests that run together, handed to one worker.
@@ -134,6 +136,10 @@ impl Batcher {
         }
         let key = request.batch_key().cloned();
         let (rows, bytes) = (request.rows(), request.byte_size());
+        let priority = match request.priority() {
+            0 => self.shared.limits.default_priority,
+            stated => stated,
+        };
         let (reply, receiver) = Reply::channel();
         let budget = &self.shared.limits.bytes;
         let Some(permit) = budget.take(bytes) else {
@@ -146,7 +152,7 @@ impl Batcher {
             });
         };
         let job = Job { request, deadline, enqueued_at: now, reply, permit };
-        let entry = Entry { rows, enqueued_at: now, deadline, payload: job };
+        let entry = Entry { rows, enqueued_at: now, deadline, priority, payload: job };
         let mut state = self.shared.lock();
         if state.phase == Phase::Draining {
             return Err(PredictError::ShuttingDown);

@@ -47,6 +47,7 @@ pub struct ValidRequest {
     outputs: Option<Vec<usize>>,
     batch_key: Option<BatchKey>,
     byte_size: usize,
+    priority: u64,
 }
 
 /// What requests must have in common to share a run: every dimension but the rows, and the
@@ -76,6 +77,11 @@ impl ValidRequest {
     /// Group that the request may share a run with; `None` if it must run alone.
     pub fn batch_key(&self) -> Option<&BatchKey> {
         self.batch_key.as_ref()
+    }
+
+    /// Urgency: 1 is the most urgent, 0 the default.
+    pub fn priority(&self) -> u64 {
+        self.priority
     }
 
     /// Memory that the inputs hold, in bytes.

@@ -1,5 +1,6 @@
-//! The requests of one model that wait for a worker: groups that may share a run, first in, first
-//! out inside a group, the group with the oldest request first.
+//! The requests of one model that wait for a worker: groups that may share a run, the most urgent
+//! first inside a group, first in, first out among equals; the group with the most urgent request
+//! first, the oldest among equals. The rest of a batch is filled with the less urgent.
 //!
 //! Pure: no lock, no clock, no channel. Generic over key and payload, so that tests queue integers.
 //! A request can be taken out at any time by the key that `push` gave for it.
@@ -21,6 +22,8 @@ pub struct Entry<T> {
     pub enqueued_at: Instant,
     /// When it is worth nothing any more.
     pub deadline: Deadline,
+    /// Urgency; the lowest number goes first.
+    pub priority: u64,
     /// Whatever travels with it.
     pub payload: T,
 }
@@ -60,14 +63,50 @@ struct Waiting<T> {
     entry: Entry<T>,
 }
 
-/// One group. `fifo` may hold keys of requests that have left; they are passed over.
+/// One group.
 #[derive(Debug)]
 struct Group<K> {
     /// `None`: each request of this group runs alone.
     key: Option<K>,
-    fifo: VecDeque<JobKey>,
+    /// The most urgent first; none is empty.
+    levels: Vec<Level>,
     jobs: usize,
     rows: usize,
+}
+
+/// Requests of one urgency. `fifo` may hold keys of requests that have left; they are passed over.
+#[derive(Debug)]
+struct Level {
+    priority: u64,
+    fifo: VecDeque<JobKey>,
+}
+
+impl<K> Group<K> {
+    fn push(&mut self, priority: u64, job: JobKey) {
+        let found = self.levels.binary_search_by_key(&priority, |level| level.priority);
+        let position = found.unwrap_or_else(|position| {
+            self.levels.insert(position, Level { priority, fifo: VecDeque::new() });
+            position
+        });
+        self.levels[position].fifo.push_back(job);
+    }
+
+    /// The key that is next, whether its request still waits or not.
+    fn front(&self) -> Option<JobKey> {
+        self.levels.first()?.fifo.front().copied()
+    }
+
+    fn pop_front(&mut self) {
+        let Some(level) = self.levels.first_mut() else { return };
+        level.fifo.pop_front();
+        if level.fifo.is_empty() {
+            self.levels.remove(0);
+        }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &JobKey> {
+        self.levels.iter().flat_map(|level| &level.fifo)
+    }
 }
 
 /// Keys of departed requests that a group may hold before it is swept, beyond one per request.
@@ -94,17 +133,17 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
     pub fn push(&mut self, key: Option<&K>, entry: Entry<T>) -> JobKey {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let rows = entry.rows;
+        let (rows, priority) = (entry.rows, entry.priority);
         let slot = self.slots.insert(Waiting { serial, entry });
         let job = JobKey { slot, serial };
         let position = self.groups.iter().position(|group| group.key.as_ref() == key);
         let position = position.unwrap_or_else(|| {
-            let fifo = VecDeque::new();
-            self.groups.push(Group { key: key.cloned(), fifo, jobs: 0, rows: 0 });
+            let levels = Vec::with_capacity(1);
+            self.groups.push(Group { key: key.cloned(), levels, jobs: 0, rows: 0 });
             self.groups.len() - 1
         });
         let group = &mut self.groups[position];
-        group.fifo.push_back(job);
+        group.push(priority, job);
         group.jobs += 1;
         group.rows += rows;
         self.rows += rows;
@@ -134,9 +173,9 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
         };
         let mut cut = Cut { riders: Vec::new(), expired: Vec::new(), rows: 0, reason };
         let alone = self.groups[position].key.is_none();
-        while let Some(job) = self.groups[position].fifo.front().copied() {
+        while let Some(job) = self.groups[position].front() {
             let Some(waiting) = self.slots.get(job.slot).filter(|w| w.serial == job.serial) else {
-                self.groups[position].fifo.pop_front();
+                self.groups[position].pop_front();
                 continue;
             };
             let rows = waiting.entry.rows;
@@ -145,7 +184,7 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
             if !expired && !cut.riders.is_empty() && full {
                 break;
             }
-            self.groups[position].fifo.pop_front();
+            self.groups[position].pop_front();
             let Some(entry) = self.take_slot(job) else { continue };
             self.groups[position].jobs -= 1;
             self.groups[position].rows -= rows;
@@ -175,14 +214,19 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
         let group = &mut self.groups[position];
         if group.jobs == 0 {
             self.groups.swap_remove(position);
-        } else if group.fifo.len() > 2 * group.jobs + STALE_KEYS {
-            group.fifo.retain(waits);
-        } else {
-            // The front must be a request that waits: its age is the group's.
-            while group.fifo.front().is_some_and(|job| !waits(job)) {
-                group.fifo.pop_front();
+            return;
+        }
+        let held: usize = group.levels.iter().map(|level| level.fifo.len()).sum();
+        for level in &mut group.levels {
+            if held > 2 * group.jobs + STALE_KEYS {
+                level.fifo.retain(waits);
+            }
+            // The front must be a request that waits: its age is the level's.
+            while level.fifo.front().is_some_and(|job| !waits(job)) {
+                level.fifo.pop_front();
             }
         }
+        group.levels.retain(|level| !level.fifo.is_empty());
     }
 
     fn take_slot(&mut self, job: JobKey) -> Option<Entry<T>> {
@@ -192,22 +236,25 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
         Some(entry)
     }
 
-    /// The group to serve and the decision for it: the oldest of those that can be cut, else the
-    /// one that can be cut first.
+    /// The group to serve and the decision for it: the most urgent of those that can be cut, the
+    /// oldest among equals, else the one that can be cut first.
     fn choose(
         &self,
         now: Instant,
         policy: &BatchPolicy,
         draining: bool,
     ) -> Option<(usize, Decision)> {
-        let mut best: Option<(usize, Decision, Instant)> = None;
+        let mut best: Option<(usize, Decision, (u64, Instant))> = None;
         for (position, group) in self.groups.iter().enumerate() {
             let Some(view) = self.view(group, policy, draining) else { continue };
             let decision = policy.decide(now, &view);
             let urgency = match decision {
                 Decision::Idle => continue,
-                Decision::WaitUntil(instant) => instant,
-                Decision::Cut(_) => view.oldest_enqueued_at.unwrap_or(now),
+                Decision::WaitUntil(instant) => (0, instant),
+                Decision::Cut(_) => {
+                    let priority = group.levels.first().map_or(0, |level| level.priority);
+                    (priority, view.oldest_enqueued_at.unwrap_or(now))
+                }
             };
             let better = match &best {
                 None => true,
@@ -225,21 +272,22 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
     }
 
     fn view(&self, group: &Group<K>, policy: &BatchPolicy, draining: bool) -> Option<QueueView> {
-        let front = self.slots.get(group.fifo.front()?.slot)?;
+        let fronts =
+            group.levels.iter().filter_map(|level| self.slots.get(level.fifo.front()?.slot));
+        let oldest = fronts.map(|front| front.entry.enqueued_at).min()?;
         // Only a batch that may wait needs its earliest deadline, and looking for it takes a walk.
         let full = group.key.is_none() || group.rows >= policy.max_rows;
         let waits = !policy.max_queue_delay.is_zero() && !draining && !full;
         let earliest = || {
             let waiting = group
-                .fifo
-                .iter()
+                .keys()
                 .filter_map(|job| self.slots.get(job.slot).filter(|w| w.serial == job.serial));
             waiting.map(|waiting| waiting.entry.deadline).min()
         };
         Some(QueueView {
             // A request that runs alone has no company to wait for: it is a full batch.
             rows: if group.key.is_none() { policy.max_rows.max(group.rows) } else { group.rows },
-            oldest_enqueued_at: Some(front.entry.enqueued_at),
+            oldest_enqueued_at: Some(oldest),
             earliest_deadline: if waits { earliest() } else { None },
             draining,
         })

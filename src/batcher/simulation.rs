@@ -122,7 +122,7 @@ impl Simulation {
             }
             let deadline = Deadline::after(enqueued_at, arrival.limit);
             let payload = u32::try_from(self.come).unwrap();
-            let entry = Entry { rows: arrival.rows, enqueued_at, deadline, payload };
+            let entry = Entry { rows: arrival.rows, enqueued_at, deadline, priority: 1, payload };
             self.pending.push(Some(&arrival.key), entry);
             self.come += 1;
         }

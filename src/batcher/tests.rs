@@ -53,7 +53,11 @@ fn patient(max_rows: usize) -> BatchPolicy {
 
 /// A queue for 8 requests and 1000 bytes, served by two workers.
 fn batcher(policy: BatchPolicy) -> Batcher {
-    Batcher::new(policy, QueueLimits { max_jobs: 8, bytes: ByteBudget::new(1000) }, 2)
+    Batcher::new(
+        policy,
+        QueueLimits { max_jobs: 8, bytes: ByteBudget::new(1000), default_priority: 100 },
+        2,
+    )
 }
 
 fn budget(batcher: &Batcher) -> &ByteBudget {
@@ -183,7 +187,8 @@ fn a_full_queue_says_how_full_and_when_to_come_back() {
 
 #[test]
 fn full_memory_says_how_full_and_whether_to_come_back() {
-    let limits = QueueLimits { max_jobs: 8, bytes: ByteBudget::new(10 * ROW_BYTES) };
+    let limits =
+        QueueLimits { max_jobs: 8, bytes: ByteBudget::new(10 * ROW_BYTES), default_priority: 100 };
     let batcher = Batcher::new(eager(8), limits.clone(), 1);
     let neighbour = Batcher::new(eager(8), limits, 1);
     let full = |used, retry_after| PredictError::Full {

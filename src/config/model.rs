@@ -24,6 +24,8 @@ pub struct ModelConfig {
     pub max_queue_delay: Duration,
     /// Requests that may wait.
     pub max_queue_jobs: usize,
+    /// Priority of requests that state none; 1 is the most urgent.
+    pub default_priority: u64,
     /// Workers per device.
     pub instances: usize,
     /// How far the graph is rewritten when it is loaded.
@@ -126,6 +128,7 @@ impl ModelConfig {
             max_batch_size: 1,
             max_queue_delay: Duration::ZERO,
             max_queue_jobs: 1,
+            default_priority: 1,
             instances: 1,
             graph_optimization: GraphOptimization::All,
             intra_op_threads: None,
@@ -153,6 +156,7 @@ impl ModelConfig {
             "max_batch_size" => self.max_batch_size = values::number(text, 1)?,
             "max_queue_delay_us" => self.max_queue_delay = values::micros(text)?,
             "max_queue_jobs" => self.max_queue_jobs = values::number(text, 1)?,
+            "default_priority" => self.default_priority = values::number(text, 1)?,
             "instances" => self.instances = values::number(text, 1)?,
             "intra_op_threads" => {
                 self.intra_op_threads = NonZeroUsize::new(values::number(text, 0)?);

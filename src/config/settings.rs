@@ -147,6 +147,12 @@ pub const MODEL: &[Setting] = &[
     setting("max_batch_size", "64", "Most rows in a run, and in a request"),
     setting("max_queue_delay_us", "0", "Longest wait for company while a worker is free; 0: none"),
     setting("max_queue_jobs", "512", "Requests that may wait; more are refused"),
+    // Room on both sides for requests that state a priority.
+    setting(
+        "default_priority",
+        "100",
+        "Priority of requests that state none; 1 is the most urgent and goes first",
+    ),
     setting("instances", "1", "Workers per device"),
     setting(
         "graph_optimization",

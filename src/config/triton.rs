@@ -16,6 +16,7 @@
 //! | `dynamic_batching` | requests are joined up to `max_batch_size`; without it they run one at a time |
 //! | … `max_queue_delay_microseconds` | `max_queue_delay_us` |
 //! | … `default_queue_policy.max_queue_size` | `max_queue_jobs` |
+//! | … `default_priority_level` | `default_priority`; any number of levels is served |
 //! | … `allow_timeout_override` | read; a request may always shorten its deadline |
 //! | … preferred sizes, ordering, priorities, other queue policies | ignored |
 //! | `input`, `output`: name, `data_type`, `dims` | must fit the model; a size that the graph leaves open is taken over, -1 fits any size |
@@ -207,6 +208,9 @@ impl Reader {
                 let problem = format!("expected 1 to max_batch_size {max}, got {size}");
                 self.errors.push("dynamic_batching.preferred_batch_size", problem);
             }
+        }
+        if let Ok(level @ 1..) = u64::try_from(batching.number("default_priority_level")) {
+            self.config.default_priority = level;
         }
         let delay = batching.number("max_queue_delay_microseconds");
         self.config.max_queue_delay = Duration::from_micros(u64::try_from(delay).unwrap_or(0));

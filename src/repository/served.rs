@@ -94,7 +94,11 @@ impl ServedModel {
             deadline_margin: DEADLINE_MARGIN,
         };
         let instances = loaded.executors.len();
-        let limits = QueueLimits { max_jobs: config.max_queue_jobs, bytes: budget.clone() };
+        let limits = QueueLimits {
+            max_jobs: config.max_queue_jobs,
+            bytes: budget.clone(),
+            default_priority: config.default_priority,
+        };
         let batcher = Batcher::new(policy, limits, instances);
         let statistics = Arc::new(ModelStatistics::default());
         let model_metrics = metrics.model(&key, &batcher);

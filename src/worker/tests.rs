@@ -58,7 +58,7 @@ impl Bench {
             deadline_margin: Duration::ZERO,
         };
         let bytes = ByteBudget::new(1 << 20);
-        let limits = QueueLimits { max_jobs: 1000, bytes: bytes.clone() };
+        let limits = QueueLimits { max_jobs: 1000, bytes: bytes.clone(), default_priority: 100 };
         let batcher = Batcher::new(policy, limits, instances);
         let metrics = Metrics::new("0", "0", &bytes);
         let key =

@@ -106,6 +106,25 @@ def test_a_bad_version_replaces_nothing(controlled):
         assert ask(client).get_response().model_version == "1"
 
 
+def test_what_is_not_served_says_why(client):
+    calls = [
+        ("Unix socket", client.register_system_shared_memory, "r", "/r", 4),
+        ("Unix socket", client.unregister_system_shared_memory),
+        ("Unix socket", client.register_cuda_shared_memory, "r", b"handle", 0, 4),
+        ("Unix socket", client.unregister_cuda_shared_memory, "r"),
+        ("operator", client.get_trace_settings),
+        ("operator", client.update_trace_settings, "magika", {}),
+        ("operator", client.get_log_settings),
+        ("operator", client.update_log_settings, {}),
+    ]
+    for reason, call, *words in calls:
+        with pytest.raises(InferenceServerException, match=reason) as refused:
+            call(*words)
+        assert refused.value.status() == "StatusCode.UNIMPLEMENTED"
+    assert not client.get_system_shared_memory_status().regions
+    assert not client.get_cuda_shared_memory_status().regions
+
+
 # --- changes under load --------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 //! Requests of many callers meet in one run, and each gets its own rows.
 
-use onnxd::pb::ModelStatisticsRequest;
+use onnxd::pb::infer_parameter::ParameterChoice;
+use onnxd::pb::{InferParameter, ModelStatisticsRequest};
 use tokio::task::JoinSet;
 
 use crate::harness::{TestServer, queued, request, values};
@@ -91,5 +92,38 @@ async fn batching_off_runs_each_request_alone() {
         caller.unwrap();
     }
     assert_eq!(gate.runs_so_far(), [2, 2, 2]);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn the_urgent_are_answered_first() {
+    let server = TestServer::start(&[("max_batch_size", "1")]).await;
+    let gate = server.loader.control("gate");
+    let (answered, mut answers) = tokio::sync::mpsc::channel(8);
+    let mut waiting = 0;
+    // The first holds the only worker; each of the others waits before the next one comes.
+    for (value, priority) in [(0.0, 0), (1.0, 0), (2.0, 200), (3.0, 1), (4.0, 100), (5.0, 2)] {
+        let (mut client, answered) = (server.client().await, answered.clone());
+        let mut request = request("gate", &[value]);
+        let choice = ParameterChoice::Uint64Param(priority);
+        let parameter = InferParameter { parameter_choice: Some(choice) };
+        request.parameters.insert("priority".into(), parameter);
+        tokio::spawn(async move {
+            let answer = client.model_infer(request).await.unwrap().into_inner();
+            answered.send(values(&answer)[0]).await.unwrap();
+        });
+        if value == 0.0 {
+            gate.runs(1).await;
+        } else {
+            waiting += 1;
+            queued(&server, "gate", waiting).await;
+        }
+    }
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        gate.allow(1);
+        order.push(answers.recv().await.unwrap());
+    }
+    assert_eq!(order, [0.0, 3.0, 5.0, 1.0, 4.0, 2.0]);
     server.finish().await;
 }

@@ -87,7 +87,7 @@ impl Pair {
     fn push(&mut self, key: Option<u8>, rows: usize, limit_ms: u64) {
         let id = u32::try_from(self.pushed.len()).unwrap();
         let deadline = Deadline::after(self.now, Duration::from_millis(limit_ms));
-        let entry = Entry { rows, enqueued_at: self.now, deadline, payload: id };
+        let entry = Entry { rows, enqueued_at: self.now, deadline, priority: 1, payload: id };
         let job = self.pending.push(key.as_ref(), entry);
         self.pushed.push((key, job));
         self.waiting.push(Waiting { id, key, rows, enqueued_at: self.now, deadline });
@@ -223,8 +223,11 @@ impl Pair {
 /// A group holds few keys of requests that have left, and none of them at its front.
 fn check_fifos(pending: &Pending<u8, u32>) {
     for group in &pending.groups {
-        assert!(group.fifo.len() <= 2 * group.jobs + STALE_KEYS + 1, "{} keys", group.fifo.len());
-        let front = group.fifo.front().expect("a group has a front");
+        let keys = group.keys().count();
+        assert!(keys <= 2 * group.jobs + STALE_KEYS + 1, "{keys} keys");
+        assert!(group.levels.is_sorted_by_key(|level| level.priority));
+        assert!(group.levels.iter().all(|level| !level.fifo.is_empty()));
+        let front = group.front().expect("a group has a front");
         assert!(pending.slots.get(front.slot).is_some_and(|found| found.serial == front.serial));
     }
 }
@@ -324,7 +327,7 @@ proptest! {
 fn crowd(count: u32, now: Instant) -> (Pending<u8, u32>, Vec<JobKey>) {
     let mut pending = Pending::default();
     let deadline = Deadline::after(now, ms(1000));
-    let entry = |id| Entry { rows: 1, enqueued_at: now, deadline, payload: id };
+    let entry = |id| Entry { rows: 1, enqueued_at: now, deadline, priority: 1, payload: id };
     let jobs = (0..count).map(|id| pending.push(Some(&0), entry(id))).collect();
     (pending, jobs)
 }
@@ -348,7 +351,7 @@ fn a_key_finds_its_request_only_and_never_the_next_in_its_place() {
     let (mut pending, jobs) = crowd(1, now);
     assert_eq!(pending.remove(Some(&0), jobs[0]), Some(0));
     let deadline = Deadline::after(now, ms(1000));
-    let entry = Entry { rows: 1, enqueued_at: now, deadline, payload: 7 };
+    let entry = Entry { rows: 1, enqueued_at: now, deadline, priority: 1, payload: 7 };
     let next = pending.push(Some(&0), entry);
     assert_eq!(next.slot, jobs[0].slot, "the place is used again");
     assert_eq!(pending.remove(Some(&0), jobs[0]), None);
@@ -391,4 +394,48 @@ fn a_request_above_the_limit_runs_by_itself() {
     }
     let cuts: Vec<usize> = std::iter::from_fn(|| pair.cut(false)).map(|cut| cut.rows).collect();
     assert_eq!(cuts, [3, 9, 1]);
+}
+
+/// Queues one-row requests of these groups and priorities; payloads are their positions.
+fn ranked(requests: &[(u8, u64)], now: Instant) -> (Pending<u8, u32>, Vec<JobKey>) {
+    let mut pending = Pending::default();
+    let deadline = Deadline::after(now, ms(1000));
+    let jobs = requests.iter().zip(0..).map(|((key, priority), id)| {
+        let enqueued_at = now + ms(u64::from(id));
+        let entry = Entry { rows: 1, enqueued_at, deadline, priority: *priority, payload: id };
+        pending.push(Some(key), entry)
+    });
+    let jobs = jobs.collect();
+    (pending, jobs)
+}
+
+fn cuts(pending: &mut Pending<u8, u32>, max_rows: usize, now: Instant) -> Vec<Vec<u32>> {
+    let policy = BatchPolicy { max_rows, max_queue_delay: ms(0), deadline_margin: ms(0) };
+    std::iter::from_fn(|| pending.cut(now, &policy, false))
+        .map(|cut| cut.riders.iter().map(|(_, entry)| entry.payload).collect())
+        .collect()
+}
+
+#[test]
+fn the_urgent_go_first_and_the_others_fill_the_batch() {
+    let now = Instant::now();
+    let requests = [(0, 100), (0, 100), (0, 7), (0, 1), (0, 7), (0, 100)];
+    let (mut pending, _) = ranked(&requests, now);
+    assert_eq!(cuts(&mut pending, 4, now), [vec![3, 2, 4, 0], vec![1, 5]]);
+}
+
+#[test]
+fn the_group_with_the_most_urgent_request_goes_first() {
+    let now = Instant::now();
+    let (mut pending, _) = ranked(&[(0, 100), (1, 100), (2, 5), (1, 5), (0, 100)], now);
+    assert_eq!(cuts(&mut pending, 8, now), [vec![3, 1], vec![2], vec![0, 4]]);
+}
+
+#[test]
+fn an_urgent_request_that_leaves_takes_its_urgency_along() {
+    let now = Instant::now();
+    let (mut pending, jobs) = ranked(&[(0, 100), (1, 100), (1, 1)], now);
+    assert_eq!(pending.remove(Some(&1), jobs[2]), Some(2));
+    check_fifos(&pending);
+    assert_eq!(cuts(&mut pending, 8, now), [vec![0], vec![1]]);
 }

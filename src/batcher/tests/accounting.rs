@@ -213,7 +213,7 @@ proptest! {
         max_rows in 1_usize..10,
         steps in prop::collection::vec(step(), 1..80),
     ) {
-        let limits = QueueLimits { max_jobs: 8, bytes: ByteBudget::new(400) };
+        let limits = QueueLimits { max_jobs: 8, bytes: ByteBudget::new(400), default_priority: 100 };
         let mut pair = Pair {
             batcher: Batcher::new(eager(max_rows), limits, 2),
             requests: Vec::new(),

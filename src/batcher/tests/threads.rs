@@ -172,7 +172,8 @@ fn a_worker_that_waits_for_draining_does_not_swallow_wake_ups() {
 
 #[test]
 fn many_callers_and_workers_lose_nothing() {
-    let limits = QueueLimits { max_jobs: 64, bytes: ByteBudget::new(1 << 20) };
+    let limits =
+        QueueLimits { max_jobs: 64, bytes: ByteBudget::new(1 << 20), default_priority: 100 };
     let batcher = Batcher::new(eager(16), limits, 3);
     let workers: Vec<_> = (0..3)
         .map(|instance| {

@@ -56,8 +56,6 @@ pub(super) const FIELDS: &[(&str, Outcome)] = &[
     ("dynamic_batching", Read),
     ("dynamic_batching.preferred_batch_size", Ignored),
     ("dynamic_batching.preserve_ordering", Ignored),
-    ("dynamic_batching.priority_levels", Ignored),
-    ("dynamic_batching.default_priority_level", Ignored),
     ("dynamic_batching.priority_queue_policy", Ignored),
     ("dynamic_batching.default_queue_policy.timeout_action", Ignored),
     ("dynamic_batching.default_queue_policy.default_timeout_microseconds", Ignored),

@@ -185,15 +185,14 @@ fn a_made_up_request_for_another_model_is_found_at_load() {
 fn queue_policies_bound_the_queue() {
     let (config, ignored) = import("queues");
     assert_eq!((config.max_queue_jobs, config.max_queue_delay), (100, Duration::ZERO));
+    assert_eq!(config.default_priority, 2);
     assert_eq!(config.batching, Batching::Fixed);
     assert_eq!(
         ignored,
         [
-            "dynamic_batching.default_priority_level",
             "dynamic_batching.default_queue_policy.default_timeout_microseconds",
             "dynamic_batching.default_queue_policy.timeout_action",
             "dynamic_batching.preserve_ordering",
-            "dynamic_batching.priority_levels",
             "dynamic_batching.priority_queue_policy",
             "metric_tags",
             "response_cache.enable"
