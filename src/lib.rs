@@ -8,7 +8,7 @@
 //!
 //!   connection         accepts, within limits
 //!   grpc::wire         bounds a message before it is decoded
-//!   grpc (trait impl)  deadline from `grpc-timeout`, once
+//!   grpc::service      the generated trait: deadline from `grpc-timeout`, once
 //!   grpc::inference    the path below, as five calls in a row
 //!     repository.resolve      name, version        -> Arc<ServedModel>
 //!     grpc::codec::decode     ModelInferRequest    -> InferRequest      (slices of the message)
@@ -42,6 +42,10 @@
 //! between: a request then crosses one queue and causes one wake-up each way, a caller that leaves
 //! can take its request out at once, and the decision stays a pure function all the same
 //! ([`batcher::policy`], [`batcher::pending`]).
+//!
+//! Models come and go while requests run ([`repository::control`]). A request holds the version that
+//! it has found until it is answered; a version that was replaced ends when the last one has let go,
+//! so no swap fails a request and nothing counts who is inside.
 //!
 //! # Rooms
 //!

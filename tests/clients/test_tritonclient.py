@@ -326,3 +326,29 @@ def test_an_abandoned_stream_harms_nobody(server, client, stub):
     assert answer.as_numpy("y").item() == 2
     harness.wait_until(lambda: running() == 0, "the run has ended")
     assert server.metric("onnxd_queue_jobs", model="loop_busy") == 0
+
+
+# --- ways in -------------------------------------------------------------------------------------
+
+
+def test_unix_socket_and_compressed_messages(tmp_path):
+    repository = tmp_path / "models"
+    harness.copy_models(repository, "identity_f32")
+    socket = tmp_path / "onnxd.sock"
+    server = harness.Server(repository, "--grpc-socket", socket, "--compression", "gzip")
+    array = np.zeros((1, 5000), np.float32)
+    for address in (f"unix:{socket}", server.grpc):
+        with triton.InferenceServerClient(address) as client:
+            for algorithm in (None, "gzip"):
+                answer = client.infer(
+                    "identity_f32", [given("x", array)], compression_algorithm=algorithm
+                )
+                assert same(answer.as_numpy("y"), array)
+    server.stop()
+    assert not socket.exists()
+
+
+def test_compressed_messages_are_refused_unless_switched_on(client):
+    array = np.zeros((1, 5000), np.float32)
+    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
+        client.infer("identity_f32", [given("x", array)], compression_algorithm="gzip")
