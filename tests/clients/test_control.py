@@ -110,7 +110,7 @@ def test_what_is_not_served_says_why(client):
     calls = [
         ("Unix socket", client.register_system_shared_memory, "r", "/r", 4),
         ("Unix socket", client.unregister_system_shared_memory),
-        ("Unix socket", client.register_cuda_shared_memory, "r", b"handle", 0, 4),
+        ("Unix socket", client.register_cuda_shared_memory, "r", b"aGFuZGxl", 0, 4),
         ("Unix socket", client.unregister_cuda_shared_memory, "r"),
         ("operator", client.get_trace_settings),
         ("operator", client.update_trace_settings, "magika", {}),

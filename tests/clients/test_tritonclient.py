@@ -337,8 +337,10 @@ def test_unix_socket_and_compressed_messages(tmp_path):
     socket = tmp_path / "onnxd.sock"
     server = harness.Server(repository, "--grpc-socket", socket, "--compression", "gzip")
     array = np.zeros((1, 5000), np.float32)
-    for address in (f"unix:{socket}", server.grpc):
-        with triton.InferenceServerClient(address) as client:
+    # By itself the client sends the socket's path as the name of the host, which HTTP/2 forbids.
+    local = [("grpc.default_authority", "localhost")]
+    for address, options in ((f"unix:{socket}", local), (server.grpc, None)):
+        with triton.InferenceServerClient(address, channel_args=options) as client:
             for algorithm in (None, "gzip"):
                 answer = client.infer(
                     "identity_f32", [given("x", array)], compression_algorithm=algorithm
@@ -346,9 +348,3 @@ def test_unix_socket_and_compressed_messages(tmp_path):
                 assert same(answer.as_numpy("y"), array)
     server.stop()
     assert not socket.exists()
-
-
-def test_compressed_messages_are_refused_unless_switched_on(client):
-    array = np.zeros((1, 5000), np.float32)
-    with pytest.raises(InferenceServerException, match="UNIMPLEMENTED"):
-        client.infer("identity_f32", [given("x", array)], compression_algorithm="gzip")
