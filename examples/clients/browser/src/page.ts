@@ -1,0 +1,120 @@
+// The page: takes a file, asks the server of `?addr=` about it, and shows the answers.
+
+import { Code, ConnectError } from "@connectrpc/connect";
+import "./page.css";
+import { connect, type Onnxd } from "./onnxd";
+import type { Score } from "./magika";
+import { STEP } from "./silero";
+import { RATE } from "./wav";
+
+declare global {
+  interface Window {
+    onnxd: Onnxd;
+  }
+}
+
+const address = new URLSearchParams(location.search).get("addr") ?? "http://127.0.0.1:8001";
+const onnxd = (window.onnxd = connect(address));
+
+/** Takes back the calls for the file before, or for this one. */
+let running = new AbortController();
+
+async function examine(file: File) {
+  running.abort();
+  const { signal } = (running = new AbortController());
+  clear();
+  try {
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    const scores = await onnxd.classify(bytes, signal);
+    showType(scores);
+    if (scores[0]?.label === "wav") {
+      await onnxd.speech(bytes, signal, showSpeech);
+    }
+  } catch (error) {
+    // A newer file has the page to itself.
+    if (signal === running.signal) {
+      showFailure(error);
+    }
+  }
+  if (signal === running.signal) {
+    element("work").hidden = true;
+  }
+}
+
+function clear() {
+  for (const id of ["failure", "type", "speech"]) {
+    element(id).hidden = true;
+  }
+  element("progress").removeAttribute("value");
+  element("work").hidden = false;
+}
+
+function showType(scores: Score[]) {
+  const rows = scores.slice(0, 5).map(({ label, score }) => {
+    const row = document.createElement("li");
+    const [name, bar, number] = ["span", "i", "b"].map((tag) => document.createElement(tag));
+    name!.textContent = label;
+    bar!.style.setProperty("--score", String(score));
+    number!.textContent = score.toFixed(4);
+    row.append(name!, bar!, number!);
+    return row;
+  });
+  const [best] = scores;
+  element("label").textContent = best?.label ?? "";
+  element("score").textContent = best?.score.toFixed(4) ?? "";
+  element("scores").replaceChildren(...rows);
+  element("type").hidden = false;
+}
+
+/** One column for each step, as high as the probability; steps to come leave room. */
+function showSpeech(probabilities: number[], total: number) {
+  const voiced = probabilities.filter((probability) => probability >= 0.5);
+  const columns = probabilities.map((probability, i) => `V${1 - probability}H${i + 1}`);
+  element("steps").textContent = `${probabilities.length} steps, ${voiced.length} with speech`;
+  element("plot").setAttribute("viewBox", `0 0 ${total} 1`);
+  element("area").setAttribute("d", `M0 1${columns.join("")}V1Z`);
+  element("threshold").setAttribute("x2", String(total));
+  element("seconds").textContent = `${((total * STEP) / RATE).toFixed(1)} s`;
+  element("speech").hidden = false;
+
+  element("progress").setAttribute("max", String(total));
+  element("progress").setAttribute("value", String(probabilities.length));
+}
+
+function showFailure(error: unknown) {
+  const { code, message } = onnxd.explain(error);
+  element("code").textContent = code ?? "";
+  element("message").textContent = message;
+  element("failure").hidden = false;
+}
+
+function element(id: string): HTMLElement {
+  return document.getElementById(id)!;
+}
+
+element("server").textContent = onnxd.baseUrl;
+element("cancel").addEventListener("click", () => {
+  running.abort(new ConnectError("as you wished", Code.Canceled));
+});
+
+const input = element("file") as HTMLInputElement;
+input.addEventListener("change", () => {
+  const file = input.files?.[0];
+  if (file) {
+    examine(file);
+  }
+});
+
+// The whole page takes a dropped file, because beside the frame it would open in its place.
+for (const type of ["dragover", "dragleave", "drop"]) {
+  addEventListener(type, (event) => {
+    event.preventDefault();
+    element("drop").classList.toggle("over", type === "dragover");
+  });
+}
+addEventListener("drop", ({ dataTransfer }) => {
+  const file = dataTransfer?.files[0];
+  if (file) {
+    examine(file);
+  }
+});
