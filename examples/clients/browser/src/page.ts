@@ -98,7 +98,7 @@ function element(id: string): HTMLElement {
 }
 
 address.value = new URLSearchParams(location.search).get("addr") ?? "http://127.0.0.1:8001";
-address.addEventListener("change", useAddress);
+address.addEventListener("input", useAddress);
 useAddress();
 
 element("cancel").addEventListener("click", () => {
