@@ -25,6 +25,9 @@ function useAddress() {
 let running = new AbortController();
 
 async function examine(file: File) {
+  if (!address.reportValidity()) {
+    return;
+  }
   running.abort();
   const { signal } = (running = new AbortController());
   const { onnxd } = window; // stays the same for this file if the address changes
