@@ -4,26 +4,29 @@
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
-import { extname, join } from "node:path";
+import { extname, join, parse } from "node:path";
 import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 
-const usage = `usage: check.mjs [--addr HOST:PORT] [--port PORT] COMMAND
+const usage = `usage: check.mjs [--addr HOST:PORT] [--port PORT] [--screenshot PICTURE] COMMAND
 
   classify FILE   tell the type of a file
   speech FILE     tell where a WAV file has speech
-  deadline        let the deadline of two calls pass
-  cancel          take back a call
+  deadline        let the deadline of a call pass
+  cancel          cancel a call
   error           send a request that the server refuses
   page FILE       choose a file on the page and tell what the page shows
 
   --addr          gRPC address of the server; it must allow the page's origin
   --port          port on 127.0.0.1 that the page comes from, any free one unless given
+  --screenshot    the page on a phone, after the command page, whose FILE is README.md unless
+                  given: page.png becomes page-light.png and page-dark.png
   --models        taken and ignored: the page has the labels built in
 `;
 
+const phone = { width: 390, height: 844 };
 const types = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
-const arguments_ = [
+const flags = [
   "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
   "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ];
@@ -104,16 +107,28 @@ async function serve(port) {
   return server;
 }
 
-async function run({ addr, port }, command, file) {
+/** Saves what the page shows, once for each colour scheme. */
+async function takePictures(page, picture) {
+  const { dir, name, ext } = parse(picture);
+  for (const colorScheme of ["light", "dark"]) {
+    await page.emulateMedia({ colorScheme });
+    await page.screenshot({ path: join(dir, `${name}-${colorScheme}${ext}`), fullPage: true });
+  }
+}
+
+async function run({ addr, port, screenshot }, command, file) {
   const server = await serve(Number(port));
-  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: arguments_ });
+  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: flags });
   try {
-    const page = await browser.newPage();
+    const page = await browser.newPage(screenshot && { viewport: phone });
     const complaints = [];
     page.on("pageerror", (error) => complaints.push(error.message));
     const query = new URLSearchParams({ addr: `http://${addr}` });
     await page.goto(`http://127.0.0.1:${server.address().port}/?${query}`);
     const lines = await commands[command](page, file);
+    if (screenshot) {
+      await takePictures(page, screenshot);
+    }
     if (complaints.length > 0) {
       throw new Error(complaints.join("\n"));
     }
@@ -125,19 +140,24 @@ async function run({ addr, port }, command, file) {
 }
 
 function readArguments() {
-  const { values, positionals: [command, file, ...rest] } = parseArgs({
+  const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
       addr: { type: "string", default: "127.0.0.1:8001" },
       models: { type: "string" },
       port: { type: "string", default: "0" },
+      screenshot: { type: "string" },
     },
   });
+  if (values.screenshot && positionals.length === 0) {
+    positionals.push("page", join(import.meta.dirname, "README.md"));
+  }
+  const [command, ...files] = positionals;
   const wanted = Object.hasOwn(commands, command) ? commands[command].length - 1 : NaN;
-  if ((file === undefined ? 0 : 1) !== wanted || rest.length > 0) {
+  if (files.length !== wanted || (values.screenshot && command !== "page")) {
     throw new Error("wrong arguments");
   }
-  return [values, command, file];
+  return [values, command, ...files];
 }
 
 let chosen;

@@ -1,6 +1,6 @@
 // The type of a file, in one call of ModelInfer.
 
-import type { Client } from "@connectrpc/connect";
+import type { CallOptions, Client } from "@connectrpc/connect";
 import labelsText from "../../../../models/magika/labels.txt";
 import type { GRPCInferenceService } from "./gen/inference_pb";
 import { floats, request } from "./tensor";
@@ -8,6 +8,7 @@ import { floats, request } from "./tensor";
 const BLOCK = 4096; // bytes that are looked at, at each end of a file
 const SIDE = 1024; // values of the row that come from each end
 const PADDING = 256; // stands for no byte
+const BATCH = 64; // rows
 
 const labels = labelsText.trim().split("\n");
 
@@ -53,6 +54,16 @@ function row(file: Uint8Array): Int32Array {
 
 function isNoSpace(byte: number): boolean {
   return byte !== 0x20 && (byte < 0x09 || byte > 0x0d);
+}
+
+/** Sends the largest batch that a server takes unless told otherwise: rows of nothing. */
+export async function classifyPadding(
+  client: Client<typeof GRPCInferenceService>,
+  options: CallOptions,
+) {
+  const elements = new Int32Array(BATCH * 2 * SIDE).fill(PADDING);
+  const tensor = { name: "bytes", datatype: "INT32", shape: [BATCH, 2 * SIDE], elements };
+  await client.modelInfer(request("magika", tensor), options);
 }
 
 /** The shape should be [1, 2048]; the server refuses it. */

@@ -1,11 +1,11 @@
-// The page: takes a file, asks the server of `?addr=` about it, and shows the answers.
+// The page: takes a file, asks the server of the address field about it, and shows the answers.
 
 import { Code, ConnectError } from "@connectrpc/connect";
 import "./page.css";
-import { connect, type Onnxd } from "./onnxd";
+import { connect, type Failure, type Onnxd } from "./onnxd";
 import type { Score } from "./magika";
 import { STEP } from "./silero";
-import { RATE } from "./wav";
+import { isWav, RATE } from "./wav";
 
 declare global {
   interface Window {
@@ -13,27 +13,36 @@ declare global {
   }
 }
 
-const address = new URLSearchParams(location.search).get("addr") ?? "http://127.0.0.1:8001";
-const onnxd = (window.onnxd = connect(address));
+const address = element("address") as HTMLInputElement;
+const file = element("file") as HTMLInputElement;
+
+/** Calls go to the server of the field from here on. */
+function useAddress() {
+  window.onnxd = connect(address.value.replace(/\/+$/, ""));
+}
 
 /** Takes back the calls for the file before, or for this one. */
 let running = new AbortController();
 
 async function examine(file: File) {
+  if (!address.reportValidity()) {
+    return;
+  }
   running.abort();
   const { signal } = (running = new AbortController());
+  const { onnxd } = window; // stays the same for this file if the address changes
   clear();
   try {
     const bytes = new Uint8Array(await file.arrayBuffer());
     const scores = await onnxd.classify(bytes, signal);
     showType(scores);
-    if (scores[0]?.label === "wav") {
+    if (isWav(bytes)) {
       await onnxd.speech(bytes, signal, showSpeech);
     }
   } catch (error) {
     // A newer file has the page to itself.
     if (signal === running.signal) {
-      showFailure(error);
+      showFailure(onnxd.explain(error));
     }
   }
   if (signal === running.signal) {
@@ -81,8 +90,7 @@ function showSpeech(probabilities: number[], total: number) {
   element("progress").setAttribute("value", String(probabilities.length));
 }
 
-function showFailure(error: unknown) {
-  const { code, message } = onnxd.explain(error);
+function showFailure({ code, message }: Failure) {
   element("code").textContent = code ?? "";
   element("message").textContent = message;
   element("failure").hidden = false;
@@ -92,17 +100,23 @@ function element(id: string): HTMLElement {
   return document.getElementById(id)!;
 }
 
-element("server").textContent = onnxd.baseUrl;
+address.value = new URLSearchParams(location.search).get("addr") ?? "http://127.0.0.1:8001";
+address.addEventListener("input", useAddress);
+useAddress();
+
 element("cancel").addEventListener("click", () => {
-  running.abort(new ConnectError("as you wished", Code.Canceled));
+  running.abort(new ConnectError("stopped with the button", Code.Canceled));
 });
 
-const input = element("file") as HTMLInputElement;
-input.addEventListener("change", () => {
-  const file = input.files?.[0];
-  if (file) {
-    examine(file);
+file.addEventListener("change", () => {
+  const [chosen] = file.files ?? [];
+  if (chosen) {
+    examine(chosen);
   }
+});
+// The same file can be chosen again, for example after a failure.
+file.addEventListener("click", () => {
+  file.value = "";
 });
 
 // The whole page takes a dropped file, because beside the frame it would open in its place.
@@ -113,8 +127,8 @@ for (const type of ["dragover", "dragleave", "drop"]) {
   });
 }
 addEventListener("drop", ({ dataTransfer }) => {
-  const file = dataTransfer?.files[0];
-  if (file) {
-    examine(file);
+  const [dropped] = dataTransfer?.files ?? [];
+  if (dropped) {
+    examine(dropped);
   }
 });

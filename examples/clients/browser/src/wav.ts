@@ -18,16 +18,25 @@ export function readWav(file: Uint8Array): Float32Array {
   return Float32Array.from({ length }, (_, i) => data.getInt16(2 * i, true) / 32768);
 }
 
-/** The named parts of a RIFF file; one of odd length has a byte more behind it. */
-function* readChunks({ buffer, byteOffset, length }: Uint8Array): Generator<[string, DataView]> {
+export function isWav({ buffer, byteOffset, length }: Uint8Array): boolean {
   const file = new DataView(buffer, byteOffset, length);
-  if (length < 12 || nameAt(file, 0) !== "RIFF" || nameAt(file, 8) !== "WAVE") {
+  return length >= 12 && nameAt(file, 0) === "RIFF" && nameAt(file, 8) === "WAVE";
+}
+
+/** The named parts of a RIFF file; one of odd length has a byte more behind it. */
+function* readChunks(bytes: Uint8Array): Generator<[string, DataView]> {
+  if (!isWav(bytes)) {
     return;
   }
+  const { buffer, byteOffset, length } = bytes;
+  const file = new DataView(buffer, byteOffset, length);
   for (let at = 12; at + 8 <= length; ) {
     const size = file.getUint32(at + 4, true);
     const start = at + 8;
-    yield [nameAt(file, at), new DataView(buffer, byteOffset + start, Math.min(size, length - start))];
+    if (size > length - start) {
+      throw new Error("the WAV file is cut off");
+    }
+    yield [nameAt(file, at), new DataView(buffer, byteOffset + start, size)];
     at = start + size + (size % 2);
   }
 }
