@@ -119,7 +119,8 @@ fn two_rows(spec: &ModelSpec, examples: Examples<'_>) -> [Vec<Tensor>; 2] {
 const TRIED_SEEDS: u64 = 64;
 
 /// Time of a run by rows: 1, 2, 4 and so on up to `max_rows`, within `budget`. Each size counts
-/// with the fastest of its runs, which is the one that was disturbed least.
+/// with the fastest of its runs, which is the one that was disturbed least. The sizes are gone
+/// through again, which takes little, until what follows from them stays the same.
 pub fn measure(
     executor: &mut dyn Executor,
     spec: &ModelSpec,
@@ -128,37 +129,45 @@ pub fn measure(
     budget: Duration,
 ) -> Vec<(usize, Duration)> {
     let begun_at = Instant::now();
-    let mut curve: Vec<(usize, Duration)> = Vec::new();
-    let mut rows = 1;
-    while rows <= max_rows {
+    let mut time = |rows: usize| {
         let inputs: Vec<Vec<Tensor>> =
             (0..rows as u64).map(|seed| example(spec, examples, seed)).collect();
-        let mut fastest: Option<Duration> = None;
-        for attempt in 0..MEASURED_RUNS {
-            let run_at = Instant::now();
-            if run(executor, spec, &inputs).is_err() {
-                return curve;
-            }
-            let took = run_at.elapsed();
-            fastest = Some(fastest.map_or(took, |known| known.min(took)));
-            let spent = begun_at.elapsed();
-            if spent > budget || (attempt > 0 && spent + took * 2 > budget) {
+        let run_at = Instant::now();
+        run(executor, spec, &inputs).ok().map(|_| run_at.elapsed())
+    };
+    let left = || budget.saturating_sub(begun_at.elapsed());
+    let mut curve: Vec<(usize, Duration)> = Vec::new();
+    let sizes = std::iter::successors(Some(1_usize), |rows| rows.checked_mul(2));
+    for rows in sizes.take_while(|rows| *rows <= max_rows) {
+        // The next size takes about twice as long at worst.
+        let expected = curve.last().map_or(Duration::ZERO, |(_, took)| *took * 2);
+        if !curve.is_empty() && expected >= left() {
+            return curve;
+        }
+        let Some(mut fastest) = time(rows) else { return curve };
+        for _ in 1..MEASURED_RUNS {
+            if fastest * 2 >= left() {
                 break;
             }
+            fastest = time(rows).map_or(fastest, |took| took.min(fastest));
         }
-        curve.extend(fastest.map(|took| (rows, took)));
-        // The next size would take about twice as long at worst.
-        let next = curve.last().map_or(Duration::ZERO, |(_, took)| *took * 2);
-        if begun_at.elapsed() + next > budget {
-            break;
+        curve.push((rows, fastest));
+    }
+    let (mut best, mut agreed) = (best_rows(&curve, max_rows), 0);
+    while agreed < AGREEING && curve.iter().map(|(_, took)| *took).sum::<Duration>() < left() {
+        for (rows, fastest) in &mut curve {
+            *fastest = time(*rows).map_or(*fastest, |took| took.min(*fastest));
         }
-        rows *= 2;
+        let before = std::mem::replace(&mut best, best_rows(&curve, max_rows));
+        agreed = if best == before { agreed + 1 } else { 0 };
     }
     curve
 }
 
-/// Runs per size that are measured while the budget lasts.
+/// Runs of a size that are measured in a row while the budget lasts.
 const MEASURED_RUNS: usize = 3;
+/// Rounds over all sizes, one after the other, that must not change what follows.
+const AGREEING: usize = 2;
 
 /// How many rows a run should have, from the time of a run by rows: the largest measured size that
 /// is a good deal cheaper per row than every smaller one. 1 where batching does not pay, `max_rows`
