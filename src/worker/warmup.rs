@@ -174,7 +174,8 @@ const AGREEING: usize = 2;
 /// where nothing was measured.
 pub fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {
     let per_row = |(rows, took): &(usize, Duration)| {
-        took.as_secs_f64() / f64::from(u32::try_from(*rows).unwrap_or(u32::MAX))
+        let rows = u32::try_from(*rows).unwrap_or(u32::MAX);
+        (*took + AROUND_A_RUN).as_secs_f64() / f64::from(rows)
     };
     let Some(first) = curve.first() else { return max_rows };
     let (mut best, mut cost) = (1, per_row(first));
@@ -189,6 +190,9 @@ pub fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {
 /// A larger batch must cost at most this share per row of what the smaller one costs: above that,
 /// the gain is in the noise and the wait for the larger run is not.
 const WORTH: f64 = 0.9;
+/// What a run costs beside the model, roughly: a batch is taken, threads are woken, answers are
+/// brought to their callers. Larger batches share it, which decides where the curve is flat.
+const AROUND_A_RUN: Duration = Duration::from_micros(30);
 
 fn has_free_inner(input: &TensorSpec) -> bool {
     let mut dims = input.dims.iter().enumerate();

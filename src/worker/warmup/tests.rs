@@ -16,7 +16,7 @@ type Case = (&'static str, &'static [(usize, f64)], usize, usize);
 
 #[test]
 fn as_many_rows_as_pay() {
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
         ("nothing measured: no reason to hold back", &[], 64, 64),
         ("only one row ran", &[(1, 3.0)], 64, 1),
         ("each row costs as much", &[(1, 6.9), (2, 13.8), (4, 27.6), (8, 55.2)], 64, 1),
@@ -32,8 +32,14 @@ fn as_many_rows_as_pay() {
         ("it turns at 8", &[(1, 1.0), (2, 1.2), (4, 1.6), (8, 2.4), (16, 6.0), (32, 13.0)], 64, 8),
         ("it stays at 8", &[(1, 1.0), (2, 1.2), (4, 1.6), (8, 2.4), (16, 4.8), (32, 9.6)], 64, 8),
         ("noise of three in a hundred", &[(1, 1.0), (2, 1.94), (4, 4.1), (8, 7.8)], 64, 1),
-        ("just worth it", &[(1, 1.0), (2, 1.79)], 2, 2),
-        ("just not worth it", &[(1, 1.0), (2, 1.81)], 2, 1),
+        ("just worth it", &[(1, 10.0), (2, 18.0)], 2, 2),
+        ("just not worth it", &[(1, 10.0), (2, 18.1)], 2, 1),
+        (
+            "where the curve is flat, a run less is worth something",
+            &[(1, 0.173), (2, 0.162), (4, 0.177), (8, 0.387), (16, 0.632), (32, 1.314), (64, 2.6)],
+            64,
+            16,
+        ),
         ("gains add up", &[(1, 1.0), (2, 1.92), (4, 3.68), (8, 7.07), (16, 13.8)], 16, 8),
         ("a bad size in between", &[(1, 1.0), (2, 2.2), (4, 2.0), (8, 3.9)], 64, 4),
         ("the limit is below the best", &[(1, 1.0), (2, 1.1), (4, 1.3), (8, 9.0)], 2, 2),
