@@ -26,6 +26,9 @@ function* readChunks(file: Buffer): Generator<[string, Buffer]> {
   }
   for (let at = 12; at + 8 <= file.length; ) {
     const size = file.readUInt32LE(at + 4);
+    if (at + 8 + size > file.length) {
+      throw new Error("the file is cut off");
+    }
     yield [file.toString("latin1", at, at + 4), file.subarray(at + 8, at + 8 + size)];
     at += 8 + size + (size % 2);
   }
