@@ -50,7 +50,7 @@ pub struct QueueLimits {
 /// Requests that run together, handed to one worker.
 #[derive(Debug)]
 pub struct Batch {
-    /// The riders, oldest first.
+    /// The riders, the most urgent first, the oldest first among equals.
     pub jobs: Vec<Job>,
     /// Rows of all riders.
     pub rows: usize,

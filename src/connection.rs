@@ -1,5 +1,5 @@
 //! The edge: accepts connections and serves them, within limits, until the server drains. The same
-//! for all ports.
+//! for the gRPC and the REST port, each with places of its own.
 //!
 //! The framework's own server lets two of HTTP/2's limits fall back to "none", waits without bound
 //! for peers when it stops, and retries failed accepts in a busy loop. So the loop is ours, on the
@@ -51,7 +51,7 @@ const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// Refused connections are reported at most this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// What the connections of all listeners share.
+/// What the connections of a port share, whatever listener they came in on.
 #[derive(Debug, Clone)]
 pub struct Connections {
     limits: ConnectionLimits,
@@ -123,7 +123,7 @@ impl Connections {
             () = self.calls.none() => {}
         }
         if tokio::time::timeout(CLOSING_TIME, closed).await.is_err() {
-            tracing::info!("connections of peers that do not close them are cut");
+            tracing::info!("not waiting for peers that keep their connections open");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The point in time after which nobody cares for an answer.
 //!
-//! Decided once, when a request arrives, and carried with it; every later stage only compares.
+//! Decided when a request arrives, at most shortened by what the request itself asks for, and carried
+//! with it; every later stage only compares.
 //! Monotonic, so that a jump of the wall clock changes nothing. Pure: `now` is always an argument.
 
 use std::time::Duration;

@@ -38,7 +38,8 @@ impl Stage {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InvalidRequest {
-    /// Path of the guilty field in the message, for instance `inputs[0].shape`.
+    /// The guilty part of the message: `inputs[0].shape` while it is taken apart, when a name need
+    /// not be there yet; `inputs.x.shape` from then on.
     pub field: String,
     /// What is wrong, naming the thing and both sides.
     pub message: String,

@@ -2,8 +2,8 @@
 //!
 //! From the socket inwards: `connection` accepts and bounds, [`wire`] counts before it decodes,
 //! `service` hands each call to the file that knows it: [`inference`] and `stream` for predictions,
-//! `model` for descriptions, [`health`]. Below: `repository`. This room and `http` name messages;
-//! nobody else does.
+//! `model` for descriptions, [`health`]. Below: `repository`. Of the server,
+//! only this room and `http` name messages.
 
 use std::sync::Arc;
 

@@ -4,19 +4,21 @@
 //! # One prediction, straight through
 //!
 //! ```text
-//! async side: no tensor byte is copied, nothing blocks
+//! async side: raw contents stay slices of the message, nothing blocks
 //!
 //!   connection         accepts, within limits
-//!   grpc::wire         bounds a message before it is decoded
+//!   grpc::web, tonic-web  pages from a browser; everybody else passes through
+//!   grpc::wire         bounds a message before it is decoded (`build.rs` puts it into the stubs)
 //!   grpc::service      the generated trait: deadline from `grpc-timeout`, once
-//!   grpc::inference    the path below, as five calls in a row
+//!   grpc::inference    the path below; the message's own `timeout` may shorten the deadline
 //!     repository.resolve      name, version        -> Arc<ServedModel>
 //!     grpc::codec::decode     ModelInferRequest    -> InferRequest      (slices of the message)
 //!     request::validate       InferRequest, ModelSpec -> ValidRequest   (proof that it fits)
 //!     batcher.submit          ValidRequest         -> Job in the queue, Ticket for the caller
 //!     ticket.answer           waits: the answer, the deadline, or the caller leaves
 //!                  │
-//!                  │ one push under a short lock, one wake-up
+//!                  │ one push under a short lock; batcher::wake wakes one worker for all requests
+//!                  │ that came together
 //!                  ▼
 //! worker thread: owns one executor, touched by nobody else
 //!
@@ -26,7 +28,7 @@
 //!     tensor::rows::Joined    requests' tensors as one      (the one copy on the way in)
 //!     onnx::executor          ONNX Runtime's run; outputs keep its memory
 //!     tensor::rows::split     outputs apart again           (slices along axis 0)
-//!     reply.send              -> InferResponse, one wake-up
+//!     job::courier            -> the replies of a run, in one go
 //!                  │
 //!                  ▼
 //! async side again:  grpc::codec::encode  InferResponse -> ModelInferResponse
@@ -39,7 +41,7 @@
 //! REST follows from that.
 //!
 //! A worker takes its batch itself, under a short lock, instead of being handed one by a task in
-//! between: a request then crosses one queue and causes one wake-up each way, a caller that leaves
+//! between: a request then crosses one queue each way and shares its wake-ups, a caller that leaves
 //! can take its request out at once, and the decision stays a pure function all the same
 //! ([`batcher::policy`], [`batcher::pending`]).
 //!
@@ -76,9 +78,10 @@
 //!   dropping it is an answer too.
 //! - Every queue, window and buffer has a bound, and the bound is a setting.
 //! - Requests whose rows could influence each other never share a run: the axis of the rows is
-//!   read from the model or its settings, tried at start, and compared with every output.
-//! - Decisions get `now` as an argument; only [`batcher::Batcher::next_batch`] and
-//!   [`batcher::Ticket::answer`] wait.
+//!   read from the model or its settings, tried at start, and compared with every output of a
+//!   joined run.
+//! - Decisions get `now` as an argument. Requests are waited for in
+//!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`], and nowhere else.
 //! - Only [`onnx`] names ONNX Runtime, only the wire rooms name messages, only
 //!   `onnx/strings.rs` has `unsafe` code, only [`config`], [`runtime`] and [`cli`] read the
 //!   environment, only `main.rs` prints and exits.

@@ -219,8 +219,8 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// Whether requests have rows that can be joined: at least one input has a batch axis, and
-    /// every output has one.
+    /// Whether requests have rows that can be joined: at least one input has a batch axis. That every
+    /// output has one then, too, is what [`axes::assign`] and [`declared`] hold.
     pub fn has_rows(&self) -> bool {
         self.inputs.iter().any(|input| input.batch_axis.is_some())
     }

@@ -38,12 +38,21 @@ use providers::Placement;
 pub struct OnnxLoader {
     environment: Environment,
     processors: Processors,
+    always_bind: bool,
 }
 
 impl OnnxLoader {
     /// A loader on a loaded library.
     pub fn new(environment: Environment, processors: Processors) -> Self {
-        Self { environment, processors }
+        Self { environment, processors, always_bind: false }
+    }
+
+    /// Lets tensors reach the processor through an I/O binding, too, as they reach a GPU: slower,
+    /// and the way to try that path on a machine without one.
+    #[must_use]
+    pub fn always_binding(mut self) -> Self {
+        self.always_bind = true;
+        self
     }
 }
 
@@ -71,6 +80,7 @@ impl ModelLoader for OnnxLoader {
             environment: self.environment.clone(),
             source: source.clone(),
             config: config.clone(),
+            always_bind: self.always_bind,
             intra_op_threads: config.intra_op_threads.unwrap_or_else(|| {
                 let instances = NonZeroUsize::new(placements.len()).unwrap_or(NonZeroUsize::MIN);
                 self.processors.intra_op_threads(instances)
@@ -104,6 +114,7 @@ struct Opener {
     environment: Environment,
     source: ModelSource,
     config: ModelConfig,
+    always_bind: bool,
     intra_op_threads: NonZeroUsize,
 }
 
@@ -170,7 +181,8 @@ impl Opener {
         spec: &ModelSpec,
         placement: &Placement,
     ) -> Result<OnnxExecutor, LoadError> {
-        OnnxExecutor::new(opened.session, spec, opened.provider, placement.device_id)
+        let Opened { session, provider } = opened;
+        OnnxExecutor::new(session, spec, provider, placement.device_id, self.always_bind)
             .map_err(|error| LoadError::new(format!("{}: {error}", self.source.key)))
     }
 }

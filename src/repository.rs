@@ -154,8 +154,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`PredictError::ModelNotFound`], [`PredictError::VersionNotFound`],
-    /// [`PredictError::ModelNotReady`] while it loads or after it failed,
-    /// [`PredictError::ShuttingDown`].
+    /// [`PredictError::ModelNotReady`] while it loads, after it failed or was unloaded.
     pub fn resolve(
         &self,
         name: &str,
@@ -178,15 +177,19 @@ impl Repository {
                 Some(State::Ready(served)) => Ok(Arc::clone(served)),
                 Some(state) => Err(not_ready(state)),
                 None => {
-                    let served: Vec<String> = versions.keys().map(ToString::to_string).collect();
-                    let served = served.join(", ");
+                    let ready = versions.iter().filter(|(_, state)| state.served().is_some());
+                    let served: Vec<String> =
+                        ready.map(|(version, _)| version.to_string()).collect();
+                    let served =
+                        if served.is_empty() { "none".to_owned() } else { served.join(", ") };
                     Err(PredictError::VersionNotFound { model: name.to_owned(), version, served })
                 }
             };
         }
         let ready = versions.values().rev().find_map(State::served).cloned();
         let last = versions.values().next_back();
-        ready.ok_or_else(|| last.map_or(PredictError::ShuttingDown, not_ready))
+        let unknown = || PredictError::ModelNotFound { model: quoted(name) };
+        ready.ok_or_else(|| last.map_or_else(unknown, not_ready))
     }
 
     /// Versions of a model that serve, oldest first; empty if there is no such model.

@@ -1,7 +1,7 @@
 //! Counts and times of one model version, as the `ModelStatistics` call reports them.
 //!
-//! Workers record a run at a time, the request path records refusals; the wire rooms read
-//! snapshots. One short lock per run, never across one. Sums only grow.
+//! Workers record a run at a time, the request path records how each request ended, once; the wire
+//! rooms read snapshots. One short lock each time, never across a run. Sums only grow.
 //!
 //! Source: Triton's statistics extension (meaning of each count and duration).
 
@@ -49,7 +49,7 @@ pub struct Snapshot {
     pub success: Tally,
     /// Requests that ended in an error, with the time that they were in the server.
     pub fail: Tally,
-    /// Waiting for a worker, per request.
+    /// Waiting for a worker, per request that rode a run.
     pub queue: Tally,
     /// Joining, per request (each rider is charged the whole run, as clients expect).
     pub compute_input: Tally,
@@ -79,9 +79,9 @@ pub struct ModelStatistics {
 }
 
 impl ModelStatistics {
-    /// Records a run and the requests that rode it: for each, its time in the queue and its time
-    /// from arrival to answer.
-    pub fn record_run(&self, rows: usize, riders: &[(Duration, Duration)], times: &RunTimes) {
+    /// Records a run and the requests that rode it, for each its time in the queue. Whether they are
+    /// answered is another matter: their callers may have left.
+    pub fn record_run(&self, rows: usize, riders: &[Duration], times: &RunTimes) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = riders.len() as u64;
         let riding = u32::try_from(riders.len()).unwrap_or(u32::MAX);
@@ -89,9 +89,8 @@ impl ModelStatistics {
         sums.last_inference_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         sums.inferences += rows as u64;
         sums.executions += 1;
-        for (queued, total) in riders {
+        for queued in riders {
             sums.queue.add(1, *queued);
-            sums.success.add(1, *total);
         }
         sums.compute_input.add(count, times.input * riding);
         sums.compute_infer.add(count, times.infer * riding);
@@ -100,6 +99,11 @@ impl ModelStatistics {
         batch.compute_input.add(1, times.input);
         batch.compute_infer.add(1, times.infer);
         batch.compute_output.add(1, times.output);
+    }
+
+    /// Records a request that was answered `took` after it arrived.
+    pub fn record_success(&self, took: Duration) {
+        self.lock().success.add(1, took);
     }
 
     /// Records a request that ended in an error after `took`.

@@ -34,7 +34,8 @@ pub mod warmup;
 
 /// Runs a model. One instance belongs to one thread.
 pub trait Executor: Send {
-    /// A handle that ends the next run. Asked for before each run.
+    /// A handle that ends the runs of the next batch. Asked for before each batch; runs that repeat
+    /// parts of it share the handle.
     fn stopper(&mut self) -> Arc<dyn Stop>;
 
     /// Runs the model on one joined tensor per input, in the signature's order, and returns one
@@ -107,7 +108,7 @@ pub struct WorkerPool {
 }
 
 /// What all threads of a pool share.
-pub(crate) struct Shift {
+pub(crate) struct PoolShared {
     pub(crate) model: String,
     pub(crate) spec: ModelSpec,
     pub(crate) batcher: Batcher,
@@ -147,7 +148,7 @@ impl WorkerPool {
     /// The system's error if a thread cannot be started; the threads that were end by themselves.
     pub fn spawn(parts: PoolParts) -> std::io::Result<Self> {
         let (alive, ended) = watch::channel(());
-        let shift = Arc::new(Shift {
+        let shared = Arc::new(PoolShared {
             model: parts.model,
             spec: parts.spec,
             batcher: parts.batcher,
@@ -161,9 +162,9 @@ impl WorkerPool {
         let alive = Arc::new(alive);
         let mut threads = Vec::with_capacity(parts.executors.len());
         for (instance, executor) in parts.executors.into_iter().enumerate() {
-            let (own, alive) = (Arc::clone(&shift), Arc::clone(&alive));
+            let (own, alive) = (Arc::clone(&shared), Arc::clone(&alive));
             // Linux shows the first 15 bytes; the model's name comes before the number.
-            let name = format!("infer-{}-{instance}", shift.model);
+            let name = format!("infer-{}-{instance}", shared.model);
             let thread = std::thread::Builder::new().name(name).spawn(move || {
                 thread::work(&own, instance, executor);
                 drop(alive);
@@ -171,7 +172,7 @@ impl WorkerPool {
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    shift.batcher.drain();
+                    shared.batcher.drain();
                     return Err(error);
                 }
             }

@@ -38,7 +38,7 @@ pub struct JobKey {
 /// Requests that run together.
 #[derive(Debug)]
 pub struct Cut<T> {
-    /// The riders, oldest first, with the keys that they had.
+    /// The riders, the most urgent first, with the keys that they had.
     pub riders: Vec<(JobKey, Entry<T>)>,
     /// Requests that were found expired on the way; they must be answered, not run.
     pub expired: Vec<Entry<T>>,

@@ -21,7 +21,7 @@ use crate::tensor::{DataType, Shape, Tensor, TensorData};
 
 /// How the answer to a request must look.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct AnswerStyle {
     /// How contents are carried.
     pub form: Form,
     /// For each requested output, how many of its largest values stand for it; empty for none.
@@ -43,7 +43,7 @@ pub enum Form {
 /// [`InvalidRequest`] (INVALID_ARGUMENT) naming the tensor: unknown datatype, bad dimension,
 /// contents that do not match datatype and shape, raw and typed contents mixed, a surplus or
 /// missing raw entry, malformed BYTES, a known parameter of the wrong type.
-pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, Answer), InvalidRequest> {
+pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, AnswerStyle), InvalidRequest> {
     let (timeout, priority) = super::parameters::read(&request.parameters)?;
     let raw = !request.raw_input_contents.is_empty();
     if raw && request.raw_input_contents.len() != request.inputs.len() {
@@ -65,7 +65,7 @@ pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, Answer), Inva
         }
     }
     let outputs = request.outputs.into_iter().map(|output| output.name).collect();
-    Ok((InferRequest { inputs, outputs, timeout, priority }, Answer { form, classes }))
+    Ok((InferRequest { inputs, outputs, timeout, priority }, AnswerStyle { form, classes }))
 }
 
 fn decode_input(
@@ -145,7 +145,7 @@ fn split_strings(mut raw: Bytes, expected: usize) -> Result<Vec<Bytes>, String> 
 pub fn encode<'a>(
     mut response: InferResponse,
     spec: &ModelSpec,
-    answer: &Answer,
+    answer: &AnswerStyle,
     labels: impl Fn(&str) -> &'a [String],
 ) -> Result<ModelInferResponse, InvalidRequest> {
     let name = |index: usize| spec.outputs.get(index).map_or("", |each| &each.name);

@@ -1,4 +1,4 @@
-//! The path of a prediction, from message to message: no logic of its own.
+//! The path of a prediction, from message to message, and the account of how it ended.
 //!
 //! Resolve the model, take the message apart, hold it against the signature, queue it, wait, put
 //! the answer together. Unary and streamed messages take the same path.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::codec::{self, Answer};
+use super::codec::{self, AnswerStyle};
 use super::status::status;
 use crate::config::RequestLimits;
 use crate::deadline::Deadline;
@@ -36,9 +36,11 @@ struct Ending<'a> {
 impl Ending<'_> {
     fn end(&mut self, outcome: Outcome) {
         self.ended = true;
-        self.model.metrics.ended(outcome);
-        if outcome != Outcome::Ok {
-            self.model.statistics.record_failure(self.arrived_at.elapsed());
+        let took = self.arrived_at.elapsed();
+        self.model.metrics.ended(outcome, took);
+        match outcome {
+            Outcome::Ok => self.model.statistics.record_success(took),
+            _ => self.model.statistics.record_failure(took),
         }
     }
 }
@@ -109,7 +111,7 @@ async fn run(
     now: Instant,
     deadline: Deadline,
 ) -> Result<ModelInferResponse, PredictError> {
-    let (request, answer): (_, Answer) = codec::decode(request)?;
+    let (request, answer): (_, AnswerStyle) = codec::decode(request)?;
     // A request may shorten the deadline in force, never lengthen it.
     let deadline = match request.timeout {
         Some(timeout) => deadline.min(Deadline::after(now, timeout)),

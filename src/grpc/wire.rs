@@ -3,7 +3,8 @@
 //! Decoding allocates: an empty tensor is two bytes on the wire and a few hundred in memory, so a
 //! legal message of some megabytes could take half a gigabyte. A walk over the tags counts what
 //! the decoder would make and refuses what no honest request needs. The counts are bounds of the
-//! wire, not limits of a model; validation has those.
+//! wire, not limits of a model; validation has those. `build.rs` names the codec to the generated
+//! service, which is the only place that uses it.
 
 use std::any::TypeId;
 use std::marker::PhantomData;

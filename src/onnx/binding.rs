@@ -2,7 +2,8 @@
 //!
 //! Inputs are joined straight into page-locked memory, which the device reads on its own while
 //! another instance computes; outputs come back into page-locked memory the same way. An input
-//! buffer is kept while its shape stays the same.
+//! buffer is kept while its shape stays the same; outputs are bound anew for each run, because a
+//! binding writes into the memory of the run before, which belongs to callers by then.
 //!
 //! Source: ONNX Runtime, "I/O Binding" and CUDA execution provider documentation.
 
@@ -24,6 +25,8 @@ pub(super) struct Binding {
     bound: IoBinding,
     allocator: Allocator,
     inputs: Vec<Slot>,
+    outputs: Vec<String>,
+    output_memory: MemoryInfo<'static>,
 }
 
 /// One input and the buffer that it was last given.
@@ -42,22 +45,28 @@ impl Binding {
         let memory = |kind| {
             MemoryInfo::new(AllocationDevice::CUDA_PINNED, device_id, AllocatorType::Device, kind)
         };
-        Self::new(session, spec, memory(MemoryType::CPUInput)?, &memory(MemoryType::CPUOutput)?)
+        Self::new(session, spec, memory(MemoryType::CPUInput)?, memory(MemoryType::CPUOutput)?)
+    }
+
+    /// Inputs and outputs in ordinary memory.
+    pub(super) fn ordinary(session: &Session, spec: &ModelSpec) -> Result<Self, ort::Error> {
+        let device = AllocationDevice::CPU;
+        let memory = |kind| MemoryInfo::new(device.clone(), 0, AllocatorType::Device, kind);
+        Self::new(session, spec, memory(MemoryType::Default)?, memory(MemoryType::Default)?)
     }
 
     fn new(
         session: &Session,
         spec: &ModelSpec,
         input_memory: MemoryInfo<'_>,
-        output_memory: &MemoryInfo<'_>,
+        output_memory: MemoryInfo<'static>,
     ) -> Result<Self, ort::Error> {
-        let mut bound = session.create_binding()?;
-        for output in &spec.outputs {
-            bound.bind_output_to_device(output.name.to_string(), output_memory)?;
-        }
+        let bound = session.create_binding()?;
         let slot = |name: &str| Slot { name: name.to_owned(), kept: None };
         let inputs = spec.inputs.iter().map(|input| slot(&input.name)).collect();
-        Ok(Self { bound, allocator: Allocator::new(session, input_memory)?, inputs })
+        let outputs = spec.outputs.iter().map(|output| output.name.to_string()).collect();
+        let allocator = Allocator::new(session, input_memory)?;
+        Ok(Self { bound, allocator, inputs, outputs, output_memory })
     }
 
     pub(super) fn run(
@@ -70,6 +79,11 @@ impl Binding {
             let name = slot.name.clone();
             let tensor = slot.fill(&self.allocator, input)?;
             self.bound.bind_input(name, tensor).map_err(|error| classify(&error))?;
+        }
+        for output in &self.outputs {
+            self.bound
+                .bind_output_to_device(output, &self.output_memory)
+                .map_err(|error| classify(&error))?;
         }
         let joined_at = Instant::now();
         let outputs = session

@@ -53,8 +53,10 @@ impl OnnxExecutor {
         spec: &ModelSpec,
         provider: Provider,
         device_id: i32,
+        always_bind: bool,
     ) -> Result<Self, ort::Error> {
         let binding = match provider {
+            Provider::Cpu if always_bind => Some(Binding::ordinary(&session, spec)?),
             Provider::Cpu => None,
             Provider::Cuda | Provider::TensorRt => {
                 Some(Binding::pinned(&session, spec, device_id)?)
@@ -91,11 +93,7 @@ impl Executor for OnnxExecutor {
         let outputs = session
             .run_with_options(&values[..], run_options)
             .map_err(|error| stop.explain(classify(&error)))?;
-        let mut tensors = Vec::with_capacity(outputs.len());
-        for (name, value) in outputs {
-            tensors.push(elements::take(name, value)?);
-        }
-        Ok(Run { outputs: tensors, joined_at })
+        Ok(Run { outputs: collect(outputs)?, joined_at })
     }
 }
 

@@ -318,9 +318,12 @@ pub struct ModelMetrics {
 }
 
 impl ModelMetrics {
-    /// A request ended.
-    pub fn ended(&self, outcome: Outcome) {
+    /// A request ended `took` after it arrived.
+    pub fn ended(&self, outcome: Outcome, took: Duration) {
         self.outcomes[outcome as usize].inc();
+        if outcome == Outcome::Ok {
+            self.request.observe(took.as_secs_f64());
+        }
     }
 
     /// A batch was cut.
@@ -328,15 +331,14 @@ impl ModelMetrics {
         self.batches[reason as usize].inc();
     }
 
-    /// A run ended well: its rows, each rider's time in the queue and to its answer, its times.
+    /// A run ended well: its rows, each rider's time in the queue, its times.
     #[expect(clippy::cast_precision_loss, reason = "no batch has 2^52 rows")]
-    pub fn ran(&self, rows: usize, riders: &[(Duration, Duration)], times: &RunTimes) {
+    pub fn ran(&self, rows: usize, riders: &[Duration], times: &RunTimes) {
         self.rows.inc_by(rows as u64);
         self.batch_rows.observe(rows as f64);
         self.execution.observe((times.input + times.infer + times.output).as_secs_f64());
-        for (queued, total) in riders {
+        for queued in riders {
             self.queue.observe(queued.as_secs_f64());
-            self.request.observe(total.as_secs_f64());
         }
     }
 }

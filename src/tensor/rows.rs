@@ -1,7 +1,9 @@
 //! Joins the rows of several tensors into one and cuts them apart again, along any axis.
 //!
-//! This is the only place where tensor bytes are copied: once on the way into a batch, and on the
-//! way out only when the axis is not the first (rows along axis 0 are slices of one buffer).
+//! Raw tensors of a fixed element size are copied nowhere else: once on the way into a batch, and on
+//! the way out only when the axis is not the first (rows along axis 0 are slices of one buffer).
+//! Texts, flags on their way to a GPU and contents that a message carries as lists are converted
+//! where they change their form (`onnx::strings`, `onnx::elements`, `grpc::typed`).
 //! The worker calls it, never the async side. No model, no runtime, no `unsafe`.
 
 use bytes::{Bytes, BytesMut};

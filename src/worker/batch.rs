@@ -2,14 +2,15 @@
 //!
 //! Looks once more whether anybody still wants it, then spends the time. If the run fails for a
 //! batch of several requests, halves of it run again, within a budget, so that the guilty request
-//! alone gets the error. Runs on a worker's thread; blocks on nothing but the executor.
+//! alone gets the error. Runs on a worker's thread; blocks on the executor, and on the courier only
+//! while it has very many runs to deliver.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Executor, Shift};
+use super::{Executor, PoolShared};
 use crate::batcher::Batch;
 use crate::batcher::policy::BatchPolicy;
 use crate::error::{ExecuteError, InvalidRequest, PredictError, Stage};
@@ -20,7 +21,7 @@ use crate::tensor::Tensor;
 use crate::tensor::rows::{Joined, split};
 
 /// Runs `batch` and answers all its riders.
-pub(super) fn run(shift: &Shift, executor: &mut dyn Executor, batch: Batch) {
+pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
     let started_at = Instant::now();
     let reason = batch.reason;
     let mut riders = Vec::with_capacity(batch.jobs.len());
@@ -37,32 +38,37 @@ pub(super) fn run(shift: &Shift, executor: &mut dyn Executor, batch: Batch) {
     if riders.is_empty() {
         return;
     }
-    shift.metrics.cut(reason);
-    run_riders(shift, executor, riders, started_at);
+    shared.metrics.cut(reason);
+    run_riders(shared, executor, riders, started_at);
 }
 
-fn run_riders(shift: &Shift, executor: &mut dyn Executor, riders: Vec<Job>, started_at: Instant) {
-    match execute(shift, executor, &riders) {
+fn run_riders(
+    shared: &PoolShared,
+    executor: &mut dyn Executor,
+    riders: Vec<Job>,
+    started_at: Instant,
+) {
+    match execute(shared, executor, &riders) {
         Ok(done) => {
-            shift.rerun_budget.earn();
-            answer(shift, riders, done, started_at);
+            shared.rerun_budget.earn();
+            answer(shared, riders, done, started_at);
         }
         Err(ExecuteError::Stopped) => {
             // Its last rider has left; dropping the jobs gives their memory back.
-            shift.metrics.stopped.inc();
+            shared.metrics.stopped.inc();
         }
         Err(ExecuteError::Rows { output, reason }) if riders.len() > 1 => {
-            stop_batching(shift, &output, &reason);
+            stop_batching(shared, &output, &reason);
             for rider in riders.into_iter().filter(|job| !job.reply.is_abandoned()) {
-                run_riders(shift, executor, vec![rider], Instant::now());
+                run_riders(shared, executor, vec![rider], Instant::now());
             }
         }
         Err(error) => {
-            tracing::warn!(model = %shift.model, requests = riders.len(), %error, "run failed");
-            if riders.len() > 1 && shift.rerun_budget.pay_split() {
-                rerun_halves(shift, executor, riders);
+            tracing::warn!(model = %shared.model, requests = riders.len(), %error, "run failed");
+            if riders.len() > 1 && shared.rerun_budget.pay_split() {
+                rerun_halves(shared, executor, riders);
             } else {
-                fail(shift, riders, error);
+                fail(shared, riders, error);
             }
         }
     }
@@ -70,24 +76,24 @@ fn run_riders(shift: &Shift, executor: &mut dyn Executor, riders: Vec<Job>, star
 
 /// An output of a joined run did not have the rows that went in: the rows cannot be told apart, so
 /// from now on requests run alone.
-fn stop_batching(shift: &Shift, output: &str, reason: &str) {
+fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
     tracing::error!(
-        model = %shift.model,
+        model = %shared.model,
         output,
         reason,
         "output does not split by rows; batching is off for this model from now on"
     );
-    let policy = shift.batcher.policy();
-    shift.batcher.set_policy(BatchPolicy { max_rows: 1, ..policy });
+    let policy = shared.batcher.policy();
+    shared.batcher.set_policy(BatchPolicy { max_rows: 1, ..policy });
 }
 
-fn rerun_halves(shift: &Shift, executor: &mut dyn Executor, mut riders: Vec<Job>) {
+fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, mut riders: Vec<Job>) {
     let second = riders.split_off(riders.len() / 2);
     for half in [riders, second] {
         let now = Instant::now();
         let wanted: Vec<Job> = half.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
         if !wanted.is_empty() {
-            run_riders(shift, executor, wanted, now);
+            run_riders(shared, executor, wanted, now);
         }
     }
 }
@@ -100,13 +106,13 @@ struct Done {
 }
 
 fn execute(
-    shift: &Shift,
+    shared: &PoolShared,
     executor: &mut dyn Executor,
     riders: &[Job],
 ) -> Result<Done, ExecuteError> {
     let begun_at = Instant::now();
-    let mut inputs = Vec::with_capacity(shift.spec.inputs.len());
-    for (index, spec) in shift.spec.inputs.iter().enumerate() {
+    let mut inputs = Vec::with_capacity(shared.spec.inputs.len());
+    for (index, spec) in shared.spec.inputs.iter().enumerate() {
         let parts = riders.iter().map(|job| &job.request.inputs()[index]).collect();
         let joined = Joined::new(parts, spec.batch_axis)
             .map_err(|error| ExecuteError::Runtime(format!("input `{}`: {error}", spec.name)))?;
@@ -114,13 +120,13 @@ fn execute(
     }
     let run = executor.run(&inputs)?;
     let ran_at = Instant::now();
-    let (made, declared) = (run.outputs.len(), shift.spec.outputs.len());
+    let (made, declared) = (run.outputs.len(), shared.spec.outputs.len());
     if made != declared {
         return Err(ExecuteError::Runtime(format!("{made} outputs of {declared}")));
     }
     let rows: Vec<usize> = riders.iter().map(|job| job.request.rows()).collect();
     let mut parts = Vec::with_capacity(run.outputs.len());
-    for (output, spec) in run.outputs.into_iter().zip(&shift.spec.outputs) {
+    for (output, spec) in run.outputs.into_iter().zip(&shared.spec.outputs) {
         parts.push(match spec.batch_axis {
             // One request owns the whole output, whatever its rows.
             _ if riders.len() == 1 => vec![output],
@@ -134,7 +140,7 @@ fn execute(
             }
         });
     }
-    for (parts, spec) in parts.iter_mut().zip(&shift.spec.outputs) {
+    for (parts, spec) in parts.iter_mut().zip(&shared.spec.outputs) {
         let Some(reshape) = &spec.reshape else { continue };
         for part in parts {
             let made = part.clone();
@@ -152,16 +158,14 @@ fn execute(
     Ok(Done { parts, rows: rows.iter().sum(), times })
 }
 
-fn answer(shift: &Shift, riders: Vec<Job>, done: Done, started_at: Instant) {
+fn answer(shared: &PoolShared, riders: Vec<Job>, done: Done, started_at: Instant) {
     let Done { parts, rows, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
-    let now = Instant::now();
-    let spent: Vec<(Duration, Duration)> =
-        riders.iter().map(|job| (started_at - job.enqueued_at, now - job.enqueued_at)).collect();
-    // Counted before it is answered, so that a caller who asks for statistics finds itself there.
-    shift.statistics.record_run(rows, &spent, &times);
-    shift.metrics.ran(rows, &spent, &times);
-    shift.batcher.record_run(rows, times.input + times.infer + times.output);
+    let queued: Vec<Duration> = riders.iter().map(|job| started_at - job.enqueued_at).collect();
+    // Counted before it is answered, so that a caller who asks for statistics finds its run there.
+    shared.statistics.record_run(rows, &queued, &times);
+    shared.metrics.ran(rows, &queued, &times);
+    shared.batcher.record_run(rows, times.input + times.infer + times.output);
     let mut answers = Vec::with_capacity(riders.len());
     for job in riders {
         let outputs: Vec<Tensor> = columns.iter_mut().filter_map(Iterator::next).collect();
@@ -172,10 +176,10 @@ fn answer(shift: &Shift, riders: Vec<Job>, done: Done, started_at: Instant) {
         let response = InferResponse { outputs: wanted, started_at, batch_rows: rows };
         answers.push((job.reply, Ok(response)));
     }
-    shift.courier.deliver(answers);
+    shared.courier.deliver(answers);
 }
 
-fn fail(shift: &Shift, riders: Vec<Job>, error: ExecuteError) {
+fn fail(shared: &PoolShared, riders: Vec<Job>, error: ExecuteError) {
     let answer = match &error {
         // Of several riders nobody knows whose values they were.
         ExecuteError::Input(_) if riders.len() == 1 => PredictError::Invalid(InvalidRequest::new(
@@ -184,7 +188,7 @@ fn fail(shift: &Shift, riders: Vec<Job>, error: ExecuteError) {
         )),
         _ => PredictError::ExecutionFailed(Arc::new(error)),
     };
-    shift.metrics.failed_runs.inc();
+    shared.metrics.failed_runs.inc();
     for job in riders {
         job.reply.send(Err(answer.clone()));
     }

@@ -6,29 +6,29 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
-use super::{Executor, REBUILD_PAUSE, Shift, batch};
+use super::{Executor, PoolShared, REBUILD_PAUSE, batch};
 use crate::error::{ExecuteError, PredictError};
 
 /// Serves the queue with `executor` until it is drained.
-pub(super) fn work(shift: &Shift, instance: usize, mut executor: Box<dyn Executor>) {
-    let _last = LastOut(shift);
+pub(super) fn work(shared: &PoolShared, instance: usize, mut executor: Box<dyn Executor>) {
+    let _last = LastOut(shared);
     loop {
         let stop = executor.stopper();
-        let Some(batch) = shift.batcher.next_batch(instance, &stop) else { return };
+        let Some(batch) = shared.batcher.next_batch(instance, &stop) else { return };
         let mut riders = Some(batch);
         // Unwind safety: the executor is replaced after a panic; all else in reach is shared with
         // other threads already and keeps its own order.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             if let Some(batch) = riders.take() {
-                batch::run(shift, executor.as_mut(), batch);
+                batch::run(shared, executor.as_mut(), batch);
             }
         }));
         if let Err(panic) = outcome {
             let error = ExecuteError::Panicked(panic_text(panic.as_ref()));
-            tracing::error!(model = %shift.model, instance, %error, "instance is built anew");
-            shift.metrics.panics.inc();
+            tracing::error!(model = %shared.model, instance, %error, "instance is built anew");
+            shared.metrics.panics.inc();
             drop(executor);
-            let Some(rebuilt) = rebuild(shift, instance) else { return };
+            let Some(rebuilt) = rebuild(shared, instance) else { return };
             executor = rebuilt;
         }
         // Where workers and the async side share a core, this lets in what arrived during the run,
@@ -38,7 +38,7 @@ pub(super) fn work(shift: &Shift, instance: usize, mut executor: Box<dyn Executo
 }
 
 /// Answers what still waits as lost when the last thread ends: nobody is left to run it.
-struct LastOut<'a>(&'a Shift);
+struct LastOut<'a>(&'a PoolShared);
 
 impl Drop for LastOut<'_> {
     fn drop(&mut self) {
@@ -51,15 +51,15 @@ impl Drop for LastOut<'_> {
 
 /// Builds a new executor, again and again while the queue is open. `None` once it is drained and
 /// no executor could be built; what still waits is left to the other instances.
-fn rebuild(shift: &Shift, instance: usize) -> Option<Box<dyn Executor>> {
+fn rebuild(shared: &PoolShared, instance: usize) -> Option<Box<dyn Executor>> {
     loop {
         // Unwind safety: what a panic leaves half made is dropped with it.
-        let made = catch_unwind(AssertUnwindSafe(|| (shift.make)(instance)));
+        let made = catch_unwind(AssertUnwindSafe(|| (shared.make)(instance)));
         match made.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()))) {
             Ok(executor) => return Some(executor),
             Err(reason) => {
-                tracing::error!(model = %shift.model, instance, %reason, "cannot rebuild instance");
-                if shift.batcher.wait_for_drain(REBUILD_PAUSE) {
+                tracing::error!(model = %shared.model, instance, %reason, "cannot rebuild instance");
+                if shared.batcher.wait_for_drain(REBUILD_PAUSE) {
                     return None;
                 }
             }

@@ -8,6 +8,7 @@ mod harness;
 mod process;
 
 mod batch_equals_single;
+mod binding;
 mod faults;
 mod files;
 mod independence;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 
-use super::{Answer, Form, decode, encode};
+use super::{AnswerStyle, Form, decode, encode};
 use crate::model::{Dim, ModelSpec, TensorSpec};
 use crate::pb::model_infer_request::InferInputTensor;
 use crate::pb::{InferTensorContents, ModelInferRequest, ModelInferResponse};
@@ -52,7 +52,7 @@ fn answer(tensors: Vec<Tensor>) -> InferResponse {
 }
 
 fn sent(response: InferResponse, form: Form) -> ModelInferResponse {
-    encode(response, &spec(), &Answer { form, classes: Vec::new() }, |_| &[]).unwrap()
+    encode(response, &spec(), &AnswerStyle { form, classes: Vec::new() }, |_| &[]).unwrap()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn largest_values_stand_for_the_outputs_that_were_asked_so() {
         })
         .to_vec();
     let labels = ["no", "yes"].map(str::to_owned);
-    let wanted = Answer { form: Form::Typed, classes: vec![None, NonZeroUsize::new(1)] };
+    let wanted = AnswerStyle { form: Form::Typed, classes: vec![None, NonZeroUsize::new(1)] };
     let both = answer(vec![tensor.clone(), tensor]);
     let message = encode(both, &spec, &wanted, |output| if output == "z" { &labels } else { &[] });
     let outputs = message.unwrap().outputs;
@@ -85,7 +85,7 @@ fn largest_values_stand_for_the_outputs_that_were_asked_so() {
 fn raw_contents_are_slices_of_the_message() {
     static BYTES: [u8; 8] = [0; 8];
     let (request, answer) = decode(raw("FP32", &[2], &BYTES)).unwrap();
-    assert_eq!(answer, Answer { form: Form::Raw, classes: Vec::new() });
+    assert_eq!(answer, AnswerStyle { form: Form::Raw, classes: Vec::new() });
     let bytes = request.inputs[0].tensor.dense_bytes().unwrap();
     assert_eq!(bytes.as_ptr(), BYTES.as_ptr());
 }

@@ -58,7 +58,7 @@ async fn each_of_many_riders_gets_exactly_its_own_rows() {
     assert!(runs.iter().all(|rows| *rows <= 16));
     assert!(runs.len() <= 100, "requests never met: the test says nothing: {}", runs.len());
     let sums = bench.snapshot();
-    assert_eq!((sums.success.count, sums.inferences), (200, u64::try_from(rows).unwrap()));
+    assert_eq!((sums.queue.count, sums.inferences), (200, u64::try_from(rows).unwrap()));
     bench.finish().await;
 }
 
