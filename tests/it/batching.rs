@@ -4,7 +4,7 @@ use onnxd::pb::infer_parameter::ParameterChoice;
 use onnxd::pb::{InferParameter, ModelStatisticsRequest};
 use tokio::task::JoinSet;
 
-use crate::harness::{TestServer, queued, request, values};
+use crate::harness::{Client, TestServer, queued, request, values};
 
 #[tokio::test]
 async fn what_waits_together_runs_together_and_comes_back_apart() {
@@ -125,5 +125,33 @@ async fn the_urgent_are_answered_first() {
         order.push(answers.recv().await.unwrap());
     }
     assert_eq!(order, [0.0, 3.0, 5.0, 1.0, 4.0, 2.0]);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_is_counted_as_answered_or_as_failed_and_never_as_both() {
+    let server = TestServer::start(&[("max_batch_size", "8")]).await;
+    let gate = server.loader.control("gate");
+    let ask = |value: f32, mut client: Client| {
+        tokio::spawn(async move { client.model_infer(request("gate", &[value])).await })
+    };
+    let first = ask(0.0, server.client().await);
+    gate.runs(1).await;
+    let stays = ask(1.0, server.client().await);
+    let leaves = ask(2.0, server.client().await);
+    queued(&server, "gate", 2).await;
+    gate.allow(1);
+    first.await.unwrap().unwrap();
+    // Both ride; one caller leaves while the run is under way.
+    assert_eq!(gate.runs(2).await, [1, 2]);
+    leaves.abort();
+    let statistics = &server.repository.resolve("gate", None).unwrap().statistics;
+    while statistics.snapshot().fail.count == 0 {
+        tokio::task::yield_now().await;
+    }
+    gate.allow(1);
+    stays.await.unwrap().unwrap();
+    let sums = statistics.snapshot();
+    assert_eq!((sums.success.count, sums.fail.count, sums.queue.count), (2, 1, 3));
     server.finish().await;
 }
