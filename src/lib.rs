@@ -93,6 +93,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod cost;
 pub mod deadline;
 pub mod error;
 pub mod grpc;
