@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 
 mod validate;
 
-pub use validate::validate;
+pub use validate::{length_of, validate};
 
 /// A request as decoded from a message, not yet held against a model.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,8 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
     /// Urgency: 1 is the most urgent, 0 the default.
     pub priority: u64,
+    /// Whose request it is: callers share a model fairly. 0 is "unknown".
+    pub tenant: u64,
 }
 
 /// A tensor and the name that the client gave it.
@@ -48,6 +50,8 @@ pub struct ValidRequest {
     batch_key: Option<BatchKey>,
     byte_size: usize,
     priority: u64,
+    tenant: u64,
+    length: usize,
 }
 
 /// What requests must have in common to share a run: every dimension but the rows, and the
@@ -82,6 +86,17 @@ impl ValidRequest {
     /// Urgency: 1 is the most urgent, 0 the default.
     pub fn priority(&self) -> u64 {
         self.priority
+    }
+
+    /// Whose request it is; 0 is "unknown".
+    pub fn tenant(&self) -> u64 {
+        self.tenant
+    }
+
+    /// What the cost of a row depends on: the product of the dimensions that differ between requests,
+    /// but for the rows; 1 where there are none.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// Memory that the inputs hold, in bytes.

@@ -4,6 +4,9 @@
 //! late departure cannot end the run that follows.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::pending::JobKey;
 use crate::job::Stop;
@@ -19,6 +22,8 @@ struct Run {
     riders: Vec<JobKey>,
     gone: usize,
     stop: Arc<dyn Stop>,
+    /// When it is expected to end.
+    until: Instant,
 }
 
 impl Running {
@@ -34,16 +39,30 @@ impl Running {
         self.runs.iter().flatten().count()
     }
 
-    pub(super) fn start(&mut self, instance: usize, riders: Vec<JobKey>, stop: Arc<dyn Stop>) {
+    pub(super) fn start(
+        &mut self,
+        instance: usize,
+        riders: Vec<JobKey>,
+        stop: Arc<dyn Stop>,
+        until: Instant,
+    ) {
         if let Some(run) = self.runs.get_mut(instance) {
-            *run = Some(Run { riders, gone: 0, stop });
+            *run = Some(Run { riders, gone: 0, stop, until });
         }
     }
 
-    pub(super) fn finish(&mut self, instance: usize) {
-        if let Some(run) = self.runs.get_mut(instance) {
-            *run = None;
-        }
+    /// Until the first instance is free, as far as expected.
+    pub(super) fn free_in(&self, now: Instant) -> Duration {
+        let left = |run: &Option<Run>| match run {
+            None => Duration::ZERO,
+            Some(run) => run.until.saturating_duration_since(now),
+        };
+        self.runs.iter().map(left).min().unwrap_or_default()
+    }
+
+    /// A run has ended; whether there was one.
+    pub(super) fn finish(&mut self, instance: usize) -> bool {
+        self.runs.get_mut(instance).is_some_and(|run| run.take().is_some())
     }
 
     /// A rider leaves; whether it rode. The last one stops the run.

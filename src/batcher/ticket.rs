@@ -13,7 +13,6 @@ use super::pending::JobKey;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Stage};
 use crate::job::Answer;
-use crate::request::BatchKey;
 
 /// A place in the queue. Dropping it gives the place up.
 #[derive(Debug)]
@@ -26,7 +25,6 @@ pub struct Ticket {
 #[derive(Debug)]
 struct Place {
     shared: Arc<Shared>,
-    key: Option<BatchKey>,
     job: JobKey,
     answered: bool,
 }
@@ -35,11 +33,10 @@ impl Ticket {
     pub(super) fn new(
         shared: Arc<Shared>,
         receiver: oneshot::Receiver<Answer>,
-        key: Option<BatchKey>,
         job: JobKey,
         deadline: Deadline,
     ) -> Self {
-        Self { place: Place { shared, key, job, answered: false }, receiver, deadline }
+        Self { place: Place { shared, job, answered: false }, receiver, deadline }
     }
 
     /// Waits for the answer, at most until the deadline. Dropping the future gives the place up.
@@ -64,7 +61,7 @@ impl Ticket {
 impl Place {
     fn leave(&mut self) -> Stage {
         self.answered = true;
-        self.shared.leave(self.key.as_ref(), self.job)
+        self.shared.leave(self.job)
     }
 }
 

@@ -141,11 +141,21 @@ pub const MODEL: &[Setting] = &[
     setting(
         "batching",
         "auto",
-        "auto (where first runs show that rows are independent, as far as it pays), \
-         fixed (up to max_batch_size) or off",
+        "auto (where first runs show that rows are independent, as many rows as pay by what runs \
+         cost, as let every rider be in time), fixed (up to max_batch_size) or off",
     ),
     setting("max_batch_size", "64", "Most rows in a run, and in a request"),
     setting("max_queue_delay_us", "0", "Longest wait for company while a worker is free; 0: none"),
+    setting(
+        "preferred_batch_sizes",
+        "",
+        "Numbers of rows to run as soon as they wait where batching is fixed, separated by commas",
+    ),
+    setting(
+        "preserve_ordering",
+        "false",
+        "Let answers out in the order in which their runs began, whichever instance is done first",
+    ),
     setting("max_queue_jobs", "512", "Requests that may wait; more are refused"),
     // Room on both sides for requests that state a priority.
     setting(

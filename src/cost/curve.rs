@@ -90,6 +90,11 @@ impl Curve {
         Some((point.rows, point.seconds))
     }
 
+    /// The largest known size.
+    pub(super) fn largest(&self) -> Option<usize> {
+        self.points.last().map(|point| point.rows)
+    }
+
     /// Rows, seconds and runs of each known size, by rows.
     pub fn points(&self) -> impl Iterator<Item = (usize, f64, u64)> {
         self.points.iter().map(|point| (point.rows, point.seconds, point.runs))

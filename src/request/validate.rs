@@ -20,7 +20,7 @@ pub fn validate(
     spec: &ModelSpec,
     max_rows: usize,
 ) -> Result<ValidRequest, InvalidRequest> {
-    let priority = request.priority;
+    let (priority, tenant) = (request.priority, request.tenant);
     let outputs = choose_outputs(&request.outputs, spec)?;
     let mut inputs = arrange_inputs(request.inputs, spec)?;
     for (tensor, declared) in inputs.iter_mut().zip(&spec.inputs) {
@@ -37,7 +37,26 @@ pub fn validate(
     let rows = count_rows(&inputs, spec, max_rows)?;
     let batch_key = spec.has_rows().then(|| key_of(&inputs, spec)).flatten();
     let byte_size = inputs.iter().map(Tensor::byte_size).sum();
-    Ok(ValidRequest { inputs, rows, outputs, batch_key, byte_size, priority })
+    let length = length_of(&inputs, spec);
+    Ok(ValidRequest { inputs, rows, outputs, batch_key, byte_size, priority, tenant, length })
+}
+
+/// Product of the dynamic dimensions but the rows, over all inputs; a symbol counts once.
+pub fn length_of(inputs: &[Tensor], spec: &ModelSpec) -> usize {
+    let mut length = 1_usize;
+    let mut counted: Vec<&str> = Vec::new();
+    for (tensor, declared) in inputs.iter().zip(&spec.inputs) {
+        for (axis, (dim, size)) in declared.dims.iter().zip(tensor.shape().dims()).enumerate() {
+            let Dim::Dynamic(symbol) = dim else { continue };
+            let symbol = symbol.as_deref();
+            if declared.batch_axis == Some(axis) || symbol.is_some_and(|s| counted.contains(&s)) {
+                continue;
+            }
+            counted.extend(symbol);
+            length = length.saturating_mul(usize::try_from(*size).unwrap_or(usize::MAX).max(1));
+        }
+    }
+    length
 }
 
 fn names(specs: &[TensorSpec]) -> String {
