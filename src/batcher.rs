@@ -18,10 +18,11 @@ use tokio::time::Instant;
 use crate::cost::CostModel;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Stage};
-use crate::job::{ByteBudget, Job, Reply, Stop};
+use crate::job::{ByteBudget, Job, Stop};
 use crate::request::ValidRequest;
 
 pub mod admission;
+mod arrival;
 pub mod pending;
 pub mod policy;
 mod running;
@@ -29,7 +30,8 @@ mod state;
 mod ticket;
 mod wake;
 
-use pending::{Cut, Entry, JobKey};
+use arrival::Arrival;
+use pending::{Cut, JobKey};
 use policy::{BatchPolicy, CutReason, Decision};
 use state::{Phase, RETRY_FLOOR, State, Wake};
 pub use ticket::Ticket;
@@ -128,23 +130,12 @@ impl Batcher {
                 retry_after: (bytes <= limits.bytes.limit()).then_some(RETRY_FLOOR),
             });
         };
-        let key = request.batch_key().cloned();
-        let (reply, receiver) = Reply::channel();
-        let (rows, length, tenant) = (request.rows(), request.length(), request.tenant());
-        let priority = match request.priority() {
-            0 => limits.default_priority,
-            stated => stated,
-        };
-        let job = Job { request, deadline, enqueued_at: now, reply, permit };
         let mut state = self.shared.lock();
-        let work = state.work(rows, length);
-        let (enqueued_at, payload) = (now, job);
-        let entry = Entry { rows, length, enqueued_at, deadline, priority, tenant, work, payload };
-        let displaced = state.admit(&entry, limits, now)?;
-        let a_round = state.policy.max_rows;
-        let job = state.pending.push(key, entry, a_round);
-        let wake = state.wake();
+        let arrival = Arrival::new(&request, deadline, now, limits.default_priority, &state);
+        let displaced = state.admit(&arrival, limits)?;
         let full = displaced.is_some().then(|| state.full(limits.max_jobs));
+        let (jobs, receiver) = state.push(arrival, request, permit);
+        let wake = state.wake();
         drop(state);
         if let (Some(displaced), Some(full)) = (displaced, full) {
             displaced.reply.send(Err(full));
@@ -154,7 +145,7 @@ impl Batcher {
             Wake::Now => self.shared.work.notify_one(),
             Wake::AfterOthers => wake::after_others(&self.shared),
         }
-        Ok(Ticket::new(Arc::clone(&self.shared), receiver, job, deadline))
+        Ok(Ticket::new(Arc::clone(&self.shared), receiver, jobs, deadline))
     }
 
     /// Waits for the next batch of `instance`, whose previous one is finished by this call.
@@ -311,20 +302,24 @@ impl Shared {
         state
     }
 
-    /// A caller leaves before its answer. Its request is dropped if it waits; the run that it
-    /// rides is stopped if nobody else rides it. Says where the request was.
-    fn leave(&self, job: JobKey) -> Stage {
+    /// A caller leaves before its answer. What waits of its request is dropped; the runs that it
+    /// rides are stopped if nobody else rides them. Says where the request was.
+    fn leave(&self, jobs: &[JobKey]) -> Stage {
         let mut state = self.lock();
         let a_round = state.policy.max_rows;
-        let removed = state.pending.remove(job, a_round);
-        // One that neither waits nor runs was taken out as expired, by a worker that has not
-        // answered it yet.
-        let runs = removed.is_none() && state.running.leave(job);
-        let stage = if runs { Stage::Execution } else { Stage::Queue };
+        let mut runs = false;
+        let mut removed = Vec::new();
+        for job in jobs {
+            let waited = state.pending.remove(*job, a_round);
+            // One that neither waits nor runs was taken out as expired, by a worker that has not
+            // answered it yet, or was a part that is done.
+            runs |= waited.is_none() && state.running.leave(*job);
+            removed.extend(waited);
+        }
         drop(state);
-        // The job, with its tensors and its permit, goes only now, outside the lock.
+        // The jobs, with their tensors and their permit, go only now, outside the lock.
         drop(removed);
-        stage
+        if runs { Stage::Execution } else { Stage::Queue }
     }
 }
 

@@ -6,12 +6,15 @@
 //! copies no tensor.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::model::{ModelSpec, TensorSpec};
 use crate::tensor::Tensor;
+use crate::tensor::rows::{RowsError, slice};
 
 mod validate;
 
@@ -97,6 +100,20 @@ impl ValidRequest {
     /// but for the rows; 1 where there are none.
     pub fn length(&self) -> usize {
         self.length
+    }
+
+    /// The same request with only some of its rows, as one of the parts that it is split into.
+    ///
+    /// # Errors
+    /// [`RowsError`] if it has not these rows.
+    pub fn with_rows(&self, rows: &Range<usize>, spec: &ModelSpec) -> Result<Self, RowsError> {
+        let inputs = self.inputs.iter().zip(&spec.inputs);
+        let part = |(tensor, declared): (&Tensor, &TensorSpec)| match declared.batch_axis {
+            Some(axis) => slice(tensor, axis, rows),
+            None => Ok(tensor.clone()),
+        };
+        let inputs = inputs.map(part).collect::<Result<_, _>>()?;
+        Ok(Self { inputs, rows: rows.len(), ..self.clone() })
     }
 
     /// Memory that the inputs hold, in bytes.

@@ -22,6 +22,8 @@ pub struct BatchPolicy {
     pub max_rows: usize,
     /// Whether the size follows from what runs cost; else it is as large as it can be.
     pub measured: bool,
+    /// Whether a request with more rows than a run takes is run in parts.
+    pub splits: bool,
     /// Sizes to cut as soon as that many rows wait, rising; empty for none (Triton's
     /// `preferred_batch_size`).
     pub preferred: Arc<[usize]>,
@@ -127,6 +129,7 @@ impl BatchPolicy {
         Self {
             max_rows,
             measured: false,
+            splits: false,
             preferred: Arc::default(),
             max_queue_delay: Duration::ZERO,
             deadline_margin: Duration::ZERO,

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::QueueLimits;
 use super::admission::{Prospect, Verdict};
-use super::pending::{Cut, Entry, Pending};
+use super::arrival::Arrival;
+use super::pending::{Cut, Pending};
 use super::policy::{BatchPolicy, Decision, Moment};
 use super::running::Running;
 use crate::cost::CostModel;
@@ -119,21 +120,22 @@ impl State {
     /// Whether a request that has just come is taken, and who gives up its place for it.
     pub(super) fn admit(
         &mut self,
-        entry: &Entry<Job>,
+        arrival: &Arrival,
         limits: &QueueLimits,
-        now: Instant,
     ) -> Result<Option<Job>, PredictError> {
         if self.phase == Phase::Draining {
             return Err(PredictError::ShuttingDown);
         }
-        let Entry { rows, length, deadline, priority, tenant, work, .. } = *entry;
+        let Arrival { length, now, deadline, priority, tenant, work, parts, .. } = *arrival;
         let ahead = match self.pending.jobs() {
             0 => Duration::ZERO,
             _ => self.pending.ahead(priority, tenant, deadline, work),
         };
+        let turns = u32::try_from(parts.div_ceil(self.running.instances().max(1))).unwrap_or(1);
+        let (rows, costs) = (arrival.part_rows(), &self.costs);
         let prospect = Prospect {
             left: deadline.remaining(now),
-            own: (self.costs.expect(rows, length), self.costs.at_most(rows, length)),
+            own: (costs.expect(rows, length) * turns, costs.at_most(rows, length) * turns),
             free_in: self.running.free_in(now),
             ahead,
             instances: self.running.instances(),
@@ -151,8 +153,12 @@ impl State {
             }
             _ => {}
         }
-        if self.pending.jobs() < limits.max_jobs {
+        // A request in many parts may find an empty queue too short, and still has to run.
+        if self.pending.jobs() + parts <= limits.max_jobs || self.pending.jobs() == 0 {
             return Ok(None);
+        }
+        if parts > 1 {
+            return Err(self.full(limits.max_jobs));
         }
         let displaced = self.pending.displace(priority, tenant, self.policy.max_rows);
         displaced.map(Some).ok_or_else(|| self.full(limits.max_jobs))

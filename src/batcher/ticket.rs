@@ -22,10 +22,26 @@ pub struct Ticket {
     deadline: Deadline,
 }
 
+/// Where the parts of a request lie; nearly always there is one.
+#[derive(Debug)]
+pub(super) enum Places {
+    One([JobKey; 1]),
+    Many(Vec<JobKey>),
+}
+
+impl Places {
+    fn keys(&self) -> &[JobKey] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Place {
     shared: Arc<Shared>,
-    job: JobKey,
+    jobs: Places,
     answered: bool,
 }
 
@@ -33,10 +49,10 @@ impl Ticket {
     pub(super) fn new(
         shared: Arc<Shared>,
         receiver: oneshot::Receiver<Answer>,
-        job: JobKey,
+        jobs: Places,
         deadline: Deadline,
     ) -> Self {
-        Self { place: Place { shared, job, answered: false }, receiver, deadline }
+        Self { place: Place { shared, jobs, answered: false }, receiver, deadline }
     }
 
     /// Waits for the answer, at most until the deadline. Dropping the future gives the place up.
@@ -61,7 +77,7 @@ impl Ticket {
 impl Place {
     fn leave(&mut self) -> Stage {
         self.answered = true;
-        self.shared.leave(self.job)
+        self.shared.leave(self.jobs.keys())
     }
 }
 

@@ -18,8 +18,10 @@ use crate::repository::version_policy::VersionPolicy;
 pub struct ModelConfig {
     /// How far requests are put together.
     pub batching: Batching,
-    /// Most rows in a run, and in a request.
+    /// Most rows in a run.
     pub max_batch_size: usize,
+    /// Most rows in a request; it runs in parts if it has more than a run.
+    pub max_request_rows: usize,
     /// Longest wait for company while a worker is free.
     pub max_queue_delay: Duration,
     /// Sizes to cut as soon as that many rows wait, rising, where batching is fixed.
@@ -130,6 +132,7 @@ impl ModelConfig {
         Self {
             batching: Batching::Auto,
             max_batch_size: 1,
+            max_request_rows: 1,
             max_queue_delay: Duration::ZERO,
             preferred_batch_sizes: Vec::new(),
             preserve_ordering: false,
@@ -160,6 +163,7 @@ impl ModelConfig {
                 self.batching = values::choice(text, &choices)?;
             }
             "max_batch_size" => self.max_batch_size = values::number(text, 1)?,
+            "max_request_rows" => self.max_request_rows = values::number(text, 1)?,
             "max_queue_delay_us" => self.max_queue_delay = values::micros(text)?,
             "preferred_batch_sizes" => {
                 let sizes = if text.trim().is_empty() {

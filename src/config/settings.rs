@@ -144,7 +144,14 @@ pub const MODEL: &[Setting] = &[
         "auto (where first runs show that rows are independent, as many rows as pay by what runs \
          cost, as let every rider be in time), fixed (up to max_batch_size) or off",
     ),
-    setting("max_batch_size", "64", "Most rows in a run, and in a request"),
+    setting("max_batch_size", "64", "Most rows in a run"),
+    // A request of images or texts; its message is bounded by its bytes too.
+    setting(
+        "max_request_rows",
+        "4096",
+        "Most rows in a request. One with more than a run takes is run in parts where requests may \
+         share runs, and has at most max_batch_size rows elsewhere",
+    ),
     setting("max_queue_delay_us", "0", "Longest wait for company while a worker is free; 0: none"),
     setting(
         "preferred_batch_sizes",

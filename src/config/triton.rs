@@ -194,6 +194,8 @@ impl Reader {
             Ok(0) => (DeclaredRows::Unsaid, self.config.batching),
             Ok(rows) => {
                 self.config.max_batch_size = rows;
+                // Triton's clients know that more is refused.
+                self.config.max_request_rows = rows;
                 let how = if batching.is_some() { Batching::Fixed } else { Batching::Off };
                 (DeclaredRows::Leading, how)
             }

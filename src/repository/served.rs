@@ -138,7 +138,12 @@ impl ServedModel {
 
     /// Most rows in one request. A model without rows takes one request at a time, of any size.
     pub fn max_rows(&self) -> usize {
-        if self.spec.has_rows() { self.config.max_batch_size } else { usize::MAX }
+        let config = &self.config;
+        match config.batching {
+            _ if !self.spec.has_rows() => usize::MAX,
+            Batching::Off => config.max_batch_size.min(config.max_request_rows),
+            Batching::Auto | Batching::Fixed => config.max_request_rows,
+        }
     }
 
     /// Names of the values of an output; empty if it has none.
@@ -176,6 +181,7 @@ fn batch_policy(config: &ModelConfig, max_rows: usize) -> BatchPolicy {
     BatchPolicy {
         max_rows,
         measured: config.batching == Batching::Auto,
+        splits: config.batching != Batching::Off,
         preferred: match config.batching {
             Batching::Fixed => preferred.copied().collect(),
             Batching::Auto | Batching::Off => Arc::default(),

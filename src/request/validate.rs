@@ -194,7 +194,7 @@ fn count_rows(
         return Err(InvalidRequest::new(field(), message));
     }
     if rows > max_rows {
-        let message = format!("request has {rows} rows, the model's max_batch_size is {max_rows}");
+        let message = format!("request has {rows} rows, max_request_rows is {max_rows}");
         return Err(InvalidRequest::new(field(), message));
     }
     Ok(rows)

@@ -14,7 +14,8 @@ use super::{Executor, PoolShared};
 use crate::batcher::Batch;
 use crate::batcher::policy::BatchPolicy;
 use crate::error::{ExecuteError, InvalidRequest, PredictError, Stage};
-use crate::job::Job;
+use crate::job::{Job, Reply};
+use crate::model::ModelSpec;
 use crate::request::InferResponse;
 use crate::statistics::RunTimes;
 use crate::tensor::Tensor;
@@ -33,13 +34,29 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
             job.reply.send(Err(PredictError::DeadlineExceeded { stage: Stage::Queue }));
             continue;
         }
-        riders.push(job);
+        riders.extend(cut_out(job, &shared.spec));
     }
     if riders.is_empty() {
         return;
     }
     shared.metrics.cut(reason);
     run_riders(shared, executor, Riders { jobs: riders, sequence, started_at });
+}
+
+/// Leaves only those rows of the request that the job is for.
+fn cut_out(mut job: Job, spec: &ModelSpec) -> Option<Job> {
+    let Some(rows) = job.rows.clone() else { return Some(job) };
+    match job.request.with_rows(&rows, spec) {
+        Ok(part) => {
+            job.request = part;
+            Some(job)
+        }
+        Err(error) => {
+            let error = ExecuteError::Runtime(error.to_string());
+            job.reply.send(Err(PredictError::ExecutionFailed(Arc::new(error))));
+            None
+        }
+    }
 }
 
 /// Requests that run together, all of one batch or, after a failure, a part of it.
@@ -60,12 +77,19 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
             // Its last rider has left; dropping the jobs gives their memory back.
             shared.metrics.stopped.inc();
         }
-        Err(ExecuteError::Rows { output, reason }) if riders.jobs.len() > 1 => {
+        Err(ExecuteError::Rows { output, reason }) => {
             stop_batching(shared, &output, &reason);
             let sequence = riders.sequence;
             for rider in riders.jobs.into_iter().filter(|job| !job.reply.is_abandoned()) {
-                let (jobs, started_at) = (vec![rider], Instant::now());
-                run_riders(shared, executor, Riders { jobs, sequence, started_at });
+                let (alone, started_at) = (rider.rows.is_none(), Instant::now());
+                let rider = Riders { jobs: vec![rider], sequence, started_at };
+                if alone {
+                    run_riders(shared, executor, rider);
+                } else {
+                    // Sent once more, the request runs whole.
+                    let (output, reason) = (output.clone(), reason.clone());
+                    fail(shared, rider, ExecuteError::Rows { output, reason });
+                }
             }
         }
         Err(error) => {
@@ -90,8 +114,8 @@ fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
         "output does not split by rows; batching is off for this model from now on"
     );
     let policy = shared.batcher.policy();
-    let (max_rows, preferred) = (1, Arc::default());
-    shared.batcher.set_policy(BatchPolicy { max_rows, preferred, ..policy });
+    let (max_rows, preferred, splits) = (1, Arc::default(), false);
+    shared.batcher.set_policy(BatchPolicy { max_rows, preferred, splits, ..policy });
 }
 
 fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) {
@@ -137,7 +161,7 @@ fn execute(
     for (output, spec) in run.outputs.into_iter().zip(&shared.spec.outputs) {
         parts.push(match spec.batch_axis {
             // One request owns the whole output, whatever its rows.
-            _ if riders.len() == 1 => vec![output],
+            _ if riders.len() == 1 && riders[0].rows.is_none() => vec![output],
             Some(axis) => split(&output, axis, &rows).map_err(|error| ExecuteError::Rows {
                 output: spec.name.to_string(),
                 reason: error.to_string(),
@@ -170,7 +194,9 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     let Riders { jobs: riders, sequence, started_at } = riders;
     let Done { parts, rows, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
-    let queued: Vec<Duration> = riders.iter().map(|job| started_at - job.enqueued_at).collect();
+    // A request that was split counts with its first part.
+    let counted = riders.iter().filter(|job| job.rows.as_ref().is_none_or(|rows| rows.start == 0));
+    let queued: Vec<Duration> = counted.map(|job| started_at - job.enqueued_at).collect();
     // Counted before it is answered, so that a caller who asks for statistics finds its run there.
     shared.statistics.record_run(rows, &queued, &times);
     shared.metrics.ran(rows, &queued, &times);
@@ -184,7 +210,10 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
             Some(wanted) => wanted.iter().map(|index| (*index, outputs[*index].clone())).collect(),
         };
         let response = InferResponse { outputs: wanted, started_at, batch_rows: rows };
-        answers.push((job.reply, Ok(response)));
+        match job.reply {
+            Reply::Part(part) => answers.extend(part.put(response, &shared.spec)),
+            reply @ Reply::Whole(_) => answers.push((reply, Ok(response))),
+        }
     }
     shared.deliver(sequence, answers);
 }
