@@ -11,6 +11,7 @@ use crate::request::{InferRequest, InferResponse, NamedTensor, validate};
 use crate::tensor::{DataType, Shape, Tensor};
 
 mod accounting;
+mod deadlines;
 mod leaving;
 mod threads;
 

@@ -19,6 +19,7 @@ mod layering;
 mod ports;
 mod rest;
 mod rest_refusals;
+mod scheduling;
 mod shutdown;
 mod stream_infer;
 mod transport;
