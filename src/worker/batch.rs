@@ -115,7 +115,7 @@ fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
     );
     let policy = shared.batcher.policy();
     let (max_rows, preferred, splits) = (1, Arc::default(), false);
-    shared.batcher.set_policy(BatchPolicy { max_rows, preferred, splits, ..policy });
+    shared.batcher.set_policy(BatchPolicy { max_rows, splits, preferred, ..policy });
 }
 
 fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) {
