@@ -62,6 +62,8 @@ pub struct Batch {
     pub rows: usize,
     /// Why it was cut when it was.
     pub reason: CutReason,
+    /// Who runs it.
+    pub instance: usize,
     /// Place among all batches of the model, by when they were cut, from 0.
     pub sequence: u64,
     /// When it was cut.
@@ -155,9 +157,7 @@ impl Batcher {
     /// riders leave. Requests that expired while waiting are answered here and never run.
     pub fn next_batch(&self, instance: usize, stop: &Arc<dyn Stop>) -> Option<Batch> {
         let mut state = self.shared.lock();
-        if state.running.finish(instance) {
-            state.ran_at = Instant::now();
-        }
+        state.finish(instance, Instant::now());
         loop {
             let now = Instant::now();
             let draining = state.phase == Phase::Draining;
@@ -165,7 +165,7 @@ impl Batcher {
                 if !cut.riders.is_empty() {
                     let keys = cut.riders.iter().map(|(key, _)| *key).collect();
                     let until = now + state.costs.expect(cut.rows, cut.length);
-                    state.running.start(instance, keys, Arc::clone(stop), until);
+                    state.running.start(instance, keys, Arc::clone(stop), (now, until));
                 }
                 let sequence = state.batches;
                 state.batches += u64::from(!cut.riders.is_empty());
@@ -174,7 +174,7 @@ impl Batcher {
                 if more {
                     self.shared.work.notify_one();
                 }
-                if let Some(batch) = into_batch(cut, now, sequence) {
+                if let Some(batch) = into_batch(cut, now, (instance, sequence)) {
                     return Some(batch);
                 }
                 state = self.shared.lock();
@@ -193,9 +193,10 @@ impl Batcher {
         }
     }
 
-    /// Tells how long a run of `rows` rows, the longest of `length`, took.
-    pub fn record_run(&self, rows: usize, length: usize, took: Duration) {
-        self.shared.lock().costs.observe(rows, length, took);
+    /// Tells that `instance` has run `rows` rows, the longest of `length`. When it asks for the next
+    /// batch, the time since the last one is what such a run costs, with all that belongs to it.
+    pub fn ran(&self, instance: usize, rows: usize, length: usize) {
+        self.shared.lock().running.ran(instance, rows, length);
     }
 
     /// How many rows a run has where enough of them wait.
@@ -257,7 +258,7 @@ impl Batcher {
 }
 
 /// Answers those that will not run, and puts the others together; `None` if there are none.
-fn into_batch(cut: Cut<Job>, now: Instant, sequence: u64) -> Option<Batch> {
+fn into_batch(cut: Cut<Job>, now: Instant, (instance, sequence): (usize, u64)) -> Option<Batch> {
     for entry in cut.expired {
         entry.payload.reply.send(Err(PredictError::DeadlineExceeded { stage: Stage::Queue }));
     }
@@ -269,7 +270,7 @@ fn into_batch(cut: Cut<Job>, now: Instant, sequence: u64) -> Option<Batch> {
         return None;
     }
     let jobs = cut.riders.into_iter().map(|(_, entry)| entry.payload).collect();
-    Some(Batch { jobs, rows: cut.rows, reason: cut.reason, sequence, cut_at: now })
+    Some(Batch { jobs, rows: cut.rows, reason: cut.reason, instance, sequence, cut_at: now })
 }
 
 impl Shared {

@@ -22,8 +22,19 @@ struct Run {
     riders: Vec<JobKey>,
     gone: usize,
     stop: Arc<dyn Stop>,
+    begun_at: Instant,
     /// When it is expected to end.
     until: Instant,
+    /// Rows and length of what ran, once it has.
+    ran: Option<(usize, usize)>,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub(super) begun_at: Instant,
+    /// Rows and length of what ran; `None` if it failed or was stopped.
+    pub(super) ran: Option<(usize, usize)>,
 }
 
 impl Running {
@@ -44,10 +55,17 @@ impl Running {
         instance: usize,
         riders: Vec<JobKey>,
         stop: Arc<dyn Stop>,
-        until: Instant,
+        (begun_at, until): (Instant, Instant),
     ) {
         if let Some(run) = self.runs.get_mut(instance) {
-            *run = Some(Run { riders, gone: 0, stop, until });
+            *run = Some(Run { riders, gone: 0, stop, begun_at, until, ran: None });
+        }
+    }
+
+    /// The run of `instance` did what it was for.
+    pub(super) fn ran(&mut self, instance: usize, rows: usize, length: usize) {
+        if let Some(Some(run)) = self.runs.get_mut(instance) {
+            run.ran = Some((rows, length));
         }
     }
 
@@ -60,9 +78,10 @@ impl Running {
         self.runs.iter().map(left).min().unwrap_or_default()
     }
 
-    /// A run has ended; whether there was one.
-    pub(super) fn finish(&mut self, instance: usize) -> bool {
-        self.runs.get_mut(instance).is_some_and(|run| run.take().is_some())
+    /// A run has ended, if there was one.
+    pub(super) fn finish(&mut self, instance: usize) -> Option<Ended> {
+        let Run { begun_at, ran, .. } = self.runs.get_mut(instance)?.take()?;
+        Some(Ended { begun_at, ran })
     }
 
     /// A rider leaves; whether it rode. The last one stops the run.

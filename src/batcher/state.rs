@@ -87,6 +87,16 @@ impl State {
         Wake::AfterOthers
     }
 
+    /// An instance asks for its next batch: what it ran before is over.
+    pub(super) fn finish(&mut self, instance: usize, now: Instant) {
+        let Some(ended) = self.running.finish(instance) else { return };
+        self.ran_at = now;
+        if let Some((rows, length)) = ended.ran {
+            let took = now.saturating_duration_since(ended.begun_at);
+            self.costs.observe(rows, length, took);
+        }
+    }
+
     pub(super) fn decide(&mut self, now: Instant) -> Decision {
         self.at(now, Pending::decide)
     }

@@ -180,7 +180,7 @@ fn a_full_queue_says_how_full_and_when_to_come_back() {
     assert_eq!(budget(&blind).taken(), 8 * 3 * ROW_BYTES, "nothing is kept of a refused one");
     drop(tickets);
     let batcher = batcher(eager(8));
-    batcher.record_run(10, 1, Duration::from_millis(20));
+    batcher.shared.lock().costs.set(10, 1, Duration::from_millis(20));
     let tickets: Vec<Ticket> = (0..8).map(|_| submit(&batcher, 3)).collect();
     // 24 rows at 2 ms each, on two instances.
     assert_eq!(refusal(&batcher, 1), full(Duration::from_millis(24)));

@@ -24,7 +24,7 @@ use crate::tensor::rows::{Joined, split};
 /// Runs `batch` and answers all its riders.
 pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
     let started_at = Instant::now();
-    let (reason, sequence) = (batch.reason, batch.sequence);
+    let (reason, sequence, instance) = (batch.reason, batch.sequence, Some(batch.instance));
     let mut riders = Vec::with_capacity(batch.jobs.len());
     for job in batch.jobs {
         if job.reply.is_abandoned() {
@@ -40,7 +40,7 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
         return;
     }
     shared.metrics.cut(reason);
-    run_riders(shared, executor, Riders { jobs: riders, sequence, started_at });
+    run_riders(shared, executor, Riders { jobs: riders, sequence, instance, started_at });
 }
 
 /// Leaves only those rows of the request that the job is for.
@@ -64,6 +64,8 @@ struct Riders {
     jobs: Vec<Job>,
     /// The batch's.
     sequence: u64,
+    /// Who runs it, at the first try: what a second one costs says nothing of others.
+    instance: Option<usize>,
     started_at: Instant,
 }
 
@@ -82,7 +84,7 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
             let sequence = riders.sequence;
             for rider in riders.jobs.into_iter().filter(|job| !job.reply.is_abandoned()) {
                 let (alone, started_at) = (rider.rows.is_none(), Instant::now());
-                let rider = Riders { jobs: vec![rider], sequence, started_at };
+                let rider = Riders { jobs: vec![rider], sequence, instance: None, started_at };
                 if alone {
                     run_riders(shared, executor, rider);
                 } else {
@@ -125,7 +127,7 @@ fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders
         let started_at = Instant::now();
         let jobs: Vec<Job> = half.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
         if !jobs.is_empty() {
-            run_riders(shared, executor, Riders { jobs, sequence, started_at });
+            run_riders(shared, executor, Riders { jobs, sequence, instance: None, started_at });
         }
     }
 }
@@ -191,7 +193,7 @@ fn execute(
 }
 
 fn answer(shared: &PoolShared, riders: Riders, done: Done) {
-    let Riders { jobs: riders, sequence, started_at } = riders;
+    let Riders { jobs: riders, sequence, instance, started_at } = riders;
     let Done { parts, rows, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     // A request that was split counts with its first part.
@@ -200,8 +202,10 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     // Counted before it is answered, so that a caller who asks for statistics finds its run there.
     shared.statistics.record_run(rows, &queued, &times);
     shared.metrics.ran(rows, &queued, &times);
-    let length = riders.iter().map(|job| job.request.length()).max().unwrap_or(1);
-    shared.batcher.record_run(rows, length, times.input + times.infer + times.output);
+    if let Some(instance) = instance {
+        let length = riders.iter().map(|job| job.request.length()).max().unwrap_or(1);
+        shared.batcher.ran(instance, rows, length);
+    }
     let mut answers = Vec::with_capacity(riders.len());
     for job in riders {
         let outputs: Vec<Tensor> = columns.iter_mut().filter_map(Iterator::next).collect();
