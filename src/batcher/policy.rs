@@ -191,9 +191,16 @@ impl Moment<'_> {
         due.remaining(self.now) >= self.costs.at_most(rows, length) + ANSWERING
     }
 
-    /// Whether an answer is due before even an ordinary run of it alone can end.
-    pub fn is_hopeless(&self, rows: usize, length: usize, due: Deadline) -> bool {
-        !self.probe && due.remaining(self.now) < self.costs.expect(rows, length)
+    /// Whether an answer is due before a run of it alone can end: an ordinary one, or where others
+    /// wait who would be in time for sure, one that is as slow as runs hardly ever are.
+    pub fn is_hopeless(&self, rows: usize, length: usize, due: Deadline, others: bool) -> bool {
+        if self.probe {
+            return false;
+        }
+        if others && !self.costs.is_empty() {
+            return !self.in_time(rows, length, due);
+        }
+        due.remaining(self.now) < self.costs.expect(rows, length)
     }
 
     /// Most rows, below `rows`, of a run that is in time; at least 1.

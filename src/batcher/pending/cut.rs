@@ -33,9 +33,10 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
             let entry = &self.slots[place.slot].entry;
             let tightest = due.map_or(place.deadline, |due: Deadline| due.min(place.deadline));
             let rows = cut.rows + entry.rows;
+            let others = !cut.riders.is_empty() || self.slots.len() > 1;
             let fate = if place.deadline.is_past(moment.now) {
                 Fate::Expired
-            } else if moment.is_hopeless(entry.rows, entry.length, place.deadline) {
+            } else if moment.is_hopeless(entry.rows, entry.length, place.deadline, others) {
                 Fate::Hopeless
             } else if cut.riders.is_empty() {
                 Fate::Rides
