@@ -5,7 +5,7 @@
 //! answer alone. A connection that dies is made anew; the request that finds it dead is lost.
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -50,8 +50,15 @@ pub struct RawClient {
     address: String,
     unary: Uri,
     streaming: Uri,
+    link: Arc<Link>,
+}
+
+/// The connection, which is made anew when it dies.
+#[derive(Debug)]
+struct Link {
     sender: Mutex<SendRequest<Bytes>>,
-    /// Held by whoever makes the connection anew.
+    /// Held by the task that makes the connection anew. No caller does so itself: one that gives up
+    /// would take the half-made connection along.
     dialing: Turn<()>,
 }
 
@@ -67,8 +74,8 @@ impl RawClient {
         let (unary, streaming) = (uri(MODEL_INFER)?, uri(MODEL_STREAM_INFER)?);
         let sender =
             dial(address).await.map_err(|error| format!("cannot reach {address}: {error}"));
-        let (sender, dialing) = (Mutex::new(sender?), Turn::new(()));
-        Ok(Self { address: address.to_owned(), unary, streaming, sender, dialing })
+        let link = Arc::new(Link { sender: Mutex::new(sender?), dialing: Turn::new(()) });
+        Ok(Self { address: address.to_owned(), unary, streaming, link })
     }
 
     /// One unary call of a framed message. `timeout` goes to the server as `grpc-timeout`; it does
@@ -108,24 +115,34 @@ impl RawClient {
 
     /// The connection, when it takes another call.
     async fn ready(&self) -> Result<SendRequest<Bytes>, Code> {
-        let sender = self.sender();
+        let sender = self.link.sender();
         if let Ok(sender) = sender.ready().await {
             return Ok(sender);
         }
-        let _turn = self.dialing.lock().await;
-        // Whoever had the turn before may have mended it.
+        let mended = tokio::spawn(Arc::clone(&self.link).mend(self.address.clone()));
+        drop(mended.await);
+        Err(Code::Unavailable)
+    }
+}
+
+impl Link {
+    fn sender(&self) -> SendRequest<Bytes> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the connection anew, or waits until somebody else has.
+    async fn mend(self: Arc<Self>, address: String) {
+        let Ok(_turn) = self.dialing.try_lock() else {
+            drop(self.dialing.lock().await);
+            return;
+        };
         if !matches!(self.sender().ready().now_or_never(), Some(Err(_))) {
-            return Err(Code::Unavailable);
+            return;
         }
-        match dial(&self.address).await {
+        match dial(&address).await {
             Ok(sender) => *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = sender,
             Err(_) => tokio::time::sleep(REDIAL_PAUSE).await,
         }
-        Err(Code::Unavailable)
-    }
-
-    fn sender(&self) -> SendRequest<Bytes> {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
