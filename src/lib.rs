@@ -87,7 +87,7 @@
 //! | 9 | [`pb`], [`connection`] | generated messages; accepting and bounding connections |
 //! | 10 | [`grpc`] | the data port |
 //! | 11 | [`http`], [`admin`] | the REST port, which takes the path of `grpc`; the operator's port |
-//! | 12 | [`app`], [`mod@bench`] | put together, run, drain; load on a server |
+//! | 12 | [`app`], [`mod@bench`], [`simulate`] | put together, run, drain; load on a server; policies on virtual time |
 //! | 13 | [`cli`] | subcommands |
 //!
 //! # What holds everywhere
@@ -124,6 +124,7 @@ pub mod pb;
 pub mod repository;
 pub mod request;
 pub mod runtime;
+pub mod simulate;
 pub mod statistics;
 pub mod telemetry;
 pub mod tensor;

@@ -4,12 +4,38 @@
 //! and a server that runs those answers nothing in time. So a request that cannot be answered before
 //! its deadline is refused when it comes, which costs next to nothing, and is told when to come back.
 
+use std::hash::Hash;
 use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::pending::Pending;
+use crate::cost::CostModel;
+use crate::deadline::Deadline;
 
 /// Share of the time left, after its own run, that a request may wait by the estimate. The rest is
 /// for what the estimate does not see: time in sockets, the way back, requests with earlier
 /// deadlines that come later. A shorter queue answers as many, only sooner.
 const WAITING: f64 = 0.75;
+
+/// A request that comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Newcomer {
+    /// Rows, of its largest part if it is split.
+    pub rows: usize,
+    /// Parts that it is split into.
+    pub parts: usize,
+    /// Its length, as costs are known by ([`crate::cost`]).
+    pub length: usize,
+    /// Urgency; the lowest number goes first.
+    pub priority: u64,
+    /// Whose it is.
+    pub tenant: u64,
+    /// When it is worth nothing any more.
+    pub deadline: Deadline,
+    /// Time of an instance that it takes, at best.
+    pub work: Duration,
+}
 
 /// What is known when a request comes.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +72,25 @@ pub enum Verdict {
 }
 
 impl Prospect {
+    /// What `newcomer` can expect at `now` if `pending` waits and the first of `instances` is free in
+    /// `free_in`.
+    pub fn of<K: Hash + Eq + Clone, T>(
+        newcomer: &Newcomer,
+        now: Instant,
+        pending: &Pending<K, T>,
+        costs: &CostModel,
+        (instances, free_in): (usize, Duration),
+    ) -> Self {
+        let Newcomer { rows, parts, length, priority, tenant, deadline, work } = *newcomer;
+        let ahead = match pending.jobs() {
+            0 => Duration::ZERO,
+            _ => pending.ahead(priority, tenant, deadline, work),
+        };
+        let turns = u32::try_from(parts.div_ceil(instances.max(1))).unwrap_or(1);
+        let own = (costs.expect(rows, length) * turns, costs.at_most(rows, length) * turns);
+        Self { left: deadline.remaining(now), own, free_in, ahead, instances }
+    }
+
     /// Decides.
     pub fn verdict(&self) -> Verdict {
         let (usual, longest) = self.own;

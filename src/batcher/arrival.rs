@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::admission::Newcomer;
 use super::pending::Entry;
 use super::state::State;
 use super::ticket::Places;
@@ -17,19 +17,13 @@ use crate::request::{BatchKey, ValidRequest};
 /// Most parts of one request: more would fill the queue.
 const MOST_PARTS: usize = 64;
 
-/// What is known of a request that has just come.
+/// A request that has just come.
 #[derive(Debug)]
 pub(super) struct Arrival {
     pub(super) key: Option<BatchKey>,
     pub(super) rows: usize,
-    pub(super) length: usize,
     pub(super) now: Instant,
-    pub(super) deadline: Deadline,
-    pub(super) priority: u64,
-    pub(super) tenant: u64,
-    /// Time of an instance that it takes, at best.
-    pub(super) work: Duration,
-    pub(super) parts: usize,
+    pub(super) newcomer: Newcomer,
 }
 
 impl Arrival {
@@ -41,26 +35,23 @@ impl Arrival {
         state: &State,
     ) -> Self {
         let key = request.batch_key().cloned();
-        let (rows, length) = (request.rows(), request.length());
-        let parts =
-            if state.policy.splits && key.is_some() { state.parts(rows, length) } else { 1 };
+        let (all, length) = (request.rows(), request.length());
+        let splits = state.policy.splits && key.is_some();
+        let parts = if splits { state.parts(all, length) } else { 1 };
         let priority = match request.priority() {
             0 => default_priority,
             stated => stated,
         };
-        let (tenant, work) = (request.tenant(), state.work(rows, length));
-        Self { key, rows, length, now, deadline, priority, tenant, work, parts }
-    }
-
-    /// Rows of the largest part.
-    pub(super) fn part_rows(&self) -> usize {
-        self.rows.div_ceil(self.parts)
+        let (tenant, work) = (request.tenant(), state.work(all, length));
+        let rows = all.div_ceil(parts);
+        let newcomer = Newcomer { rows, parts, length, priority, tenant, deadline, work };
+        Self { key, rows: all, now, newcomer }
     }
 
     fn entry(&self, rows: usize, payload: Job) -> Entry<Job> {
-        let Self { length, now: enqueued_at, deadline, priority, tenant, .. } = *self;
-        let parts = u32::try_from(self.parts).unwrap_or(u32::MAX);
-        let work = self.work / parts;
+        let Newcomer { parts, length, priority, tenant, deadline, work, .. } = self.newcomer;
+        let work = work / u32::try_from(parts).unwrap_or(u32::MAX);
+        let enqueued_at = self.now;
         Entry { rows, length, enqueued_at, deadline, priority, tenant, work, payload }
     }
 }
@@ -83,17 +74,18 @@ impl State {
         permit: BytePermit,
     ) -> (Places, oneshot::Receiver<Answer>) {
         let a_round = self.policy.max_rows;
-        let (deadline, enqueued_at) = (arrival.deadline, arrival.now);
+        let (deadline, enqueued_at) = (arrival.newcomer.deadline, arrival.now);
+        let parts = arrival.newcomer.parts;
         let permit = Arc::new(permit);
-        if arrival.parts <= 1 {
+        if parts <= 1 {
             let (reply, receiver) = Reply::channel();
             let job = Job { request, deadline, enqueued_at, rows: None, reply, permit };
             let entry = arrival.entry(arrival.rows, job);
             return (Places::One([self.pending.push(arrival.key, entry, a_round)]), receiver);
         }
-        let (replies, receiver) = Part::channel(arrival.parts);
-        let ranges = ranges(arrival.rows, arrival.parts);
-        let mut keys = Vec::with_capacity(arrival.parts);
+        let (replies, receiver) = Part::channel(parts);
+        let ranges = ranges(arrival.rows, parts);
+        let mut keys = Vec::with_capacity(parts);
         for (reply, rows) in replies.into_iter().zip(ranges) {
             let (request, permit) = (request.clone(), Arc::clone(&permit));
             let count = rows.len();

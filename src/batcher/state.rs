@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::QueueLimits;
-use super::admission::{Prospect, Verdict};
+use super::admission::{Newcomer, Prospect, Verdict};
 use super::arrival::Arrival;
 use super::pending::{Cut, Pending};
 use super::policy::{BatchPolicy, Decision, Moment};
@@ -136,20 +136,10 @@ impl State {
         if self.phase == Phase::Draining {
             return Err(PredictError::ShuttingDown);
         }
-        let Arrival { length, now, deadline, priority, tenant, work, parts, .. } = *arrival;
-        let ahead = match self.pending.jobs() {
-            0 => Duration::ZERO,
-            _ => self.pending.ahead(priority, tenant, deadline, work),
-        };
-        let turns = u32::try_from(parts.div_ceil(self.running.instances().max(1))).unwrap_or(1);
-        let (rows, costs) = (arrival.part_rows(), &self.costs);
-        let prospect = Prospect {
-            left: deadline.remaining(now),
-            own: (costs.expect(rows, length) * turns, costs.at_most(rows, length) * turns),
-            free_in: self.running.free_in(now),
-            ahead,
-            instances: self.running.instances(),
-        };
+        let now = arrival.now;
+        let Newcomer { parts, priority, tenant, .. } = arrival.newcomer;
+        let instances = (self.running.instances(), self.running.free_in(now));
+        let prospect = Prospect::of(&arrival.newcomer, now, &self.pending, &self.costs, instances);
         let left = prospect.left;
         // Estimates that nothing corrects would refuse for ever.
         let trusted = now.saturating_duration_since(self.ran_at) < PROBE_AFTER;

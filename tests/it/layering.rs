@@ -17,7 +17,7 @@ const RANKS: &[&[&str]] = &[
     &["pb", "connection"],
     &["grpc"],
     &["http", "admin"],
-    &["app", "bench"],
+    &["app", "bench", "simulate"],
     &["cli"],
     &["main"],
 ];
