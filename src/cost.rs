@@ -25,7 +25,7 @@ pub struct CostModel {
     classes: BTreeMap<u32, Class>,
     /// How the machine is doing: logarithm of what runs take over what the curves say.
     level: f64,
-    /// How much longer than expected one run in fifty takes, as a logarithm.
+    /// How much longer than expected one run in twenty takes, as a logarithm.
     surprise: f64,
 }
 
@@ -37,6 +37,8 @@ struct Class {
     best: (usize, f64),
     /// Runs since the best was looked for.
     since: u32,
+    /// Runs of this class.
+    runs: u64,
 }
 
 /// One figure of a [`CostModel`].
@@ -56,7 +58,7 @@ pub struct CostPoint {
 const LEVEL_GAIN: f64 = 0.1;
 const LEVEL_STEP: f64 = 0.7;
 /// Share of runs that may take longer than [`CostModel::at_most`] says.
-const SURPRISED: f64 = 0.02;
+const SURPRISED: f64 = 0.05;
 /// Step of the quantile above; larger learns faster and wobbles more.
 const SURPRISE_STEP: f64 = 0.1;
 /// Longest that a run is taken to last beyond expectation: e to this power.
@@ -106,7 +108,7 @@ impl CostModel {
         let class = class(length);
         let seen = self.classes.entry(class).or_default();
         seen.curve.observe(rows, seconds / self.level.exp(), known);
-        seen.since += 1;
+        (seen.since, seen.runs) = (seen.since + 1, seen.runs + 1);
         if seen.best.0 == 0 || seen.since >= REFRESH {
             self.refresh(class);
         }
@@ -148,11 +150,20 @@ impl CostModel {
 
     /// How many rows a run should have if any number waits and it is of the length that was seen most.
     pub fn usual_rows(&self) -> usize {
-        let runs = |known: &Class| known.curve.points().map(|(_, _, runs)| runs).sum::<u64>();
-        let usual = self.classes.iter().max_by_key(|(_, known)| runs(known));
-        usual.map_or(self.most_rows, |(class, _)| {
-            self.best_rows(representative(*class), self.most_rows)
-        })
+        match self.usual() {
+            Some((_, known)) => known.best.0.clamp(1, self.most_rows),
+            None => self.most_rows,
+        }
+    }
+
+    /// The length that was seen most; 1 if none was.
+    pub fn usual_length(&self) -> usize {
+        self.usual().map_or(1, |(class, _)| representative(class))
+    }
+
+    fn usual(&self) -> Option<(u32, &Class)> {
+        let usual = self.classes.iter().max_by_key(|(_, known)| known.runs)?;
+        Some((*usual.0, usual.1))
     }
 
     /// Whether nothing has been learned.
@@ -232,7 +243,7 @@ impl CostModel {
 
 /// A larger run must cost at most this share per row of what a smaller one costs: above that, the
 /// gain is in the noise and the wait for the larger run is not.
-const WORTH: f64 = 0.98;
+const WORTH: f64 = 0.995;
 
 /// Sizes that are considered: all up to 64, then eight to the octave, and the largest.
 pub fn sizes(most_rows: usize) -> impl Iterator<Item = usize> {

@@ -14,9 +14,8 @@ use crate::cost::CostModel;
 use crate::deadline::Deadline;
 
 /// Share of the time left, after its own run, that a request may wait by the estimate. The rest is
-/// for what the estimate does not see: time in sockets, the way back, requests with earlier
-/// deadlines that come later. A shorter queue answers as many, only sooner.
-const WAITING: f64 = 0.75;
+/// for what the estimate does not see, above all requests with earlier deadlines that come later.
+const WAITING: f64 = 0.95;
 
 /// A request that comes.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +41,12 @@ pub struct Newcomer {
 pub struct Prospect {
     /// Time to its deadline.
     pub left: Duration,
-    /// Its own run, as it usually takes, and as it hardly ever takes.
-    pub own: (Duration, Duration),
+    /// Its own run, as it usually takes.
+    pub usual: Duration,
+    /// Its own run, as it hardly ever takes, alone.
+    pub alone: Duration,
+    /// Its own run, as it hardly ever takes, with the company that it will have.
+    pub together: Duration,
     /// Until an instance is free.
     pub free_in: Duration,
     /// Time of instances that goes before it.
@@ -87,23 +90,40 @@ impl Prospect {
             _ => pending.ahead(priority, tenant, deadline, work),
         };
         let turns = u32::try_from(parts.div_ceil(instances.max(1))).unwrap_or(1);
-        let own = (costs.expect(rows, length) * turns, costs.at_most(rows, length) * turns);
-        Self { left: deadline.remaining(now), own, free_in, ahead, instances }
+        // Whoever waits with others rides with others.
+        let riding = costs.best_rows(length, pending.rows() + rows).max(rows);
+        Self {
+            left: deadline.remaining(now),
+            usual: costs.expect(rows, length) * turns,
+            alone: costs.at_most(rows, length) * turns,
+            together: costs.at_most(riding, length) * turns,
+            free_in,
+            ahead,
+            instances,
+        }
     }
 
     /// Decides.
     pub fn verdict(&self) -> Verdict {
-        let (usual, longest) = self.own;
-        if usual > self.left {
-            return Verdict::TooLittleTime { needed: usual };
+        if self.usual > self.left {
+            return Verdict::TooLittleTime { needed: self.usual };
         }
-        let instances = u32::try_from(self.instances).unwrap_or(u32::MAX).max(1);
-        let wait = self.free_in + self.ahead / instances;
-        let bearable = self.left.saturating_sub(longest).mul_f64(WAITING);
-        if wait.is_zero() || wait <= bearable {
+        let ahead = self.ahead / u32::try_from(self.instances).unwrap_or(u32::MAX).max(1);
+        // What goes before it fills whole runs, but for what rides with it in its own.
+        let runs = ahead.as_nanos() / self.together.as_nanos().max(1);
+        let runs = self.together.saturating_mul(u32::try_from(runs).unwrap_or(u32::MAX));
+        // Or it rides in a smaller one, after all of it.
+        let ways = [(runs, self.together), (ahead, self.alone)];
+        let lacks = ways.map(|(wait, own)| {
+            let wait = self.free_in.saturating_add(wait);
+            (wait.saturating_sub(self.left.saturating_sub(own).mul_f64(WAITING)), wait)
+        });
+        let [one, other] = lacks;
+        let (retry_after, wait) = one.min(other);
+        if wait.is_zero() || retry_after.is_zero() {
             return Verdict::Admitted;
         }
-        Verdict::Congested { wait, retry_after: wait.saturating_sub(bearable) }
+        Verdict::Congested { wait, retry_after }
     }
 }
 
@@ -117,7 +137,9 @@ mod tests {
 
     const CALM: Prospect = Prospect {
         left: Duration::from_millis(50),
-        own: (Duration::from_millis(8), Duration::from_millis(10)),
+        usual: Duration::from_millis(8),
+        alone: Duration::from_millis(10),
+        together: Duration::from_millis(10),
         free_in: Duration::ZERO,
         ahead: Duration::ZERO,
         instances: 1,
@@ -133,16 +155,16 @@ mod tests {
 
     #[test]
     fn waiting_is_bounded_by_a_share_of_the_time_left() {
-        // 40 ms are left beside the run: 30 may be waited.
-        assert_eq!(Prospect { ahead: ms(30), ..CALM }.verdict(), Verdict::Admitted);
+        // 40 ms are left beside the run: 38 may be waited.
+        assert_eq!(Prospect { ahead: ms(38), ..CALM }.verdict(), Verdict::Admitted);
         assert_eq!(
-            Prospect { free_in: ms(10), ahead: ms(20), ..CALM }.verdict(),
+            Prospect { free_in: ms(10), ahead: ms(28), ..CALM }.verdict(),
             Verdict::Admitted
         );
         let full = Prospect { free_in: ms(11), ahead: ms(30), ..CALM };
-        let retry_after = ms(11);
+        let retry_after = ms(3);
         assert_eq!(full.verdict(), Verdict::Congested { wait: ms(41), retry_after });
-        assert_eq!(Prospect { instances: 4, ahead: ms(120), ..CALM }.verdict(), Verdict::Admitted);
+        assert_eq!(Prospect { instances: 4, ahead: ms(152), ..CALM }.verdict(), Verdict::Admitted);
     }
 
     #[test]
@@ -153,8 +175,9 @@ mod tests {
 
     #[test]
     fn nothing_known_refuses_nothing() {
-        let own = (Duration::ZERO, Duration::ZERO);
-        let blind = Prospect { left: Duration::from_nanos(1), own, ..CALM };
+        let (usual, alone, together) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let left = Duration::from_nanos(1);
+        let blind = Prospect { left, usual, alone, together, ..CALM };
         assert_eq!(blind.verdict(), Verdict::Admitted);
     }
 }

@@ -32,6 +32,8 @@ pub struct BatchPolicy {
     pub max_queue_delay: Duration,
     /// A batch is cut this long before the earliest deadline in it at the latest.
     pub deadline_margin: Duration,
+    /// Time between the end of a run and its answers' way out, roughly.
+    pub answering: Duration,
 }
 
 /// What a decision looks at beside the queue.
@@ -47,6 +49,8 @@ pub struct Moment<'a> {
     pub free: usize,
     /// No company will come any more.
     pub draining: bool,
+    /// Requests were lost a moment ago: more come than can be done.
+    pub overloaded: bool,
     /// Nothing has run for so long that a request is tried even if it seems to come too late:
     /// estimates that nothing corrects would refuse for ever.
     pub probe: bool,
@@ -117,9 +121,6 @@ impl CutReason {
     }
 }
 
-/// Time between the end of a run and its answers' way out, roughly.
-pub const ANSWERING: Duration = Duration::from_micros(200);
-
 /// A share of the batch is left to another free instance if that ends this much sooner.
 const WORTH_SPLITTING: f64 = 0.8;
 
@@ -133,6 +134,7 @@ impl BatchPolicy {
             preferred: Arc::default(),
             max_queue_delay: Duration::ZERO,
             deadline_margin: Duration::ZERO,
+            answering: Duration::ZERO,
         }
     }
 
@@ -168,6 +170,20 @@ impl BatchPolicy {
     }
 }
 
+/// Whether a loss so long ago tells of an overload that still lasts: within some full runs.
+pub fn is_overload(costs: &CostModel, since: Duration) -> bool {
+    let full = costs.expect(costs.usual_rows(), costs.usual_length());
+    since <= full * LASTING_RUNS
+}
+
+/// Full runs for which a loss tells of an overload.
+const LASTING_RUNS: u32 = 4;
+
+fn fraction(part: usize, whole: usize) -> f64 {
+    let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+    count(part) / count(whole)
+}
+
 impl Moment<'_> {
     /// How many rows a batch should have if `waiting` rows of `length` wait and the tightest rider's
     /// answer is due at `due`.
@@ -188,7 +204,7 @@ impl Moment<'_> {
 
     /// Whether a run that begins now and is as slow as runs hardly ever are is in time.
     pub fn in_time(&self, rows: usize, length: usize, due: Deadline) -> bool {
-        due.remaining(self.now) >= self.costs.at_most(rows, length) + ANSWERING
+        due.remaining(self.now) >= self.costs.at_most(rows, length) + self.policy.answering
     }
 
     /// Whether an answer is due before a run of it alone can end: an ordinary one, or where others
@@ -201,6 +217,23 @@ impl Moment<'_> {
             return !self.in_time(rows, length, due);
         }
         due.remaining(self.now) < self.costs.expect(rows, length)
+    }
+
+    /// Rows that could be done in the time that a run wastes if it has to end by `due` instead of
+    /// having `full` rows.
+    pub fn wasted_rows(&self, full: usize, length: usize, due: Deadline) -> usize {
+        if self.in_time(full, length, due) {
+            return 0;
+        }
+        if !self.in_time(1, length, due) {
+            return full;
+        }
+        let rows = self.costs.best_rows(length, self.reachable(full, length, due));
+        let (took, whole) = (self.costs.expect(rows, length), self.costs.expect(full, length));
+        let possible = took.as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
+        // At most `full`, since a smaller run does not take longer.
+        let possible = (1..=full).rev().find(|rows| fraction(*rows, full) <= possible);
+        possible.unwrap_or(0).saturating_sub(rows)
     }
 
     /// Most rows, below `rows`, of a run that is in time; at least 1.

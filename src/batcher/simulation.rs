@@ -273,7 +273,7 @@ fn policy(max_rows: usize, delay: Duration) -> BatchPolicy {
 }
 
 fn moment<'a>(now: Instant, policy: &'a BatchPolicy, costs: &'a CostModel) -> Moment<'a> {
-    Moment { now, policy, costs, free: 1, draining: false, probe: false }
+    Moment { now, policy, costs, free: 1, draining: false, overloaded: false, probe: false }
 }
 
 /// Most of the time goes into the run as such: 1 ms and 50 µs per row.

@@ -11,7 +11,7 @@ use super::QueueLimits;
 use super::admission::{Newcomer, Prospect, Verdict};
 use super::arrival::Arrival;
 use super::pending::{Cut, Pending};
-use super::policy::{BatchPolicy, Decision, Moment};
+use super::policy::{BatchPolicy, Decision, Moment, is_overload};
 use super::running::Running;
 use crate::cost::CostModel;
 use crate::error::PredictError;
@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) costs: CostModel,
     /// When a run ended last.
     pub(super) ran_at: Instant,
+    /// When a request was refused or given up last, for want of time or room.
+    lost_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,7 @@ impl State {
             batches: 0,
             costs,
             ran_at: Instant::now(),
+            lost_at: None,
         }
     }
 
@@ -102,7 +105,11 @@ impl State {
     }
 
     pub(super) fn cut(&mut self, now: Instant) -> Option<Cut<Job>> {
-        self.at(now, Pending::cut)
+        let cut = self.at(now, Pending::cut)?;
+        if !cut.expired.is_empty() || !cut.hopeless.is_empty() {
+            self.lost_at = Some(now);
+        }
+        Some(cut)
     }
 
     /// Asks what waits, in the circumstances of this moment.
@@ -117,6 +124,9 @@ impl State {
             costs: &self.costs,
             free: self.running.instances() - self.running.count(),
             draining: self.phase == Phase::Draining,
+            overloaded: self.lost_at.is_some_and(|lost_at| {
+                is_overload(&self.costs, now.saturating_duration_since(lost_at))
+            }),
             probe: now.saturating_duration_since(self.ran_at) >= PROBE_AFTER,
         };
         ask(&mut self.pending, &moment)
@@ -148,6 +158,7 @@ impl State {
                 return Err(PredictError::TooLittleTime { needed, left });
             }
             Verdict::Congested { wait, retry_after } if trusted => {
+                self.lost_at = Some(now);
                 let retry_after = retry_after.max(RETRY_FLOOR);
                 return Err(PredictError::Congested { wait, left, retry_after });
             }

@@ -164,7 +164,7 @@ pub const MODEL: &[Setting] = &[
         "false",
         "Let answers out in the order in which their runs began, whichever instance is done first",
     ),
-    setting("max_queue_jobs", "512", "Requests that may wait; more are refused"),
+    setting("max_queue_jobs", "4096", "Requests that may wait; more are refused"),
     // Room on both sides for requests that state a priority.
     setting(
         "default_priority",

@@ -63,6 +63,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) courier: &'a Courier,
 }
 
+/// Time between the end of a run and its answers' way out, roughly.
+const ANSWERING: Duration = Duration::from_micros(200);
 /// A batch is cut this long before its earliest deadline, if it waits at all.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(1);
 
@@ -188,6 +190,7 @@ fn batch_policy(config: &ModelConfig, max_rows: usize) -> BatchPolicy {
         },
         max_queue_delay: config.max_queue_delay,
         deadline_margin: DEADLINE_MARGIN,
+        answering: ANSWERING,
     }
 }
 

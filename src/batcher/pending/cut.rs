@@ -27,6 +27,7 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
     /// Fills `cut` from the group at `position`. Takes at least one request out.
     pub(super) fn fill(&mut self, position: usize, moment: &Moment<'_>, cut: &mut Cut<T>) {
         let alone = self.groups[position].key.is_none();
+        let worth_keeping = self.worth_keeping(position, moment);
         let mut target = usize::MAX;
         let mut due = None;
         while let Some(place) = self.first_of(position, moment) {
@@ -36,6 +37,8 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
             let others = !cut.riders.is_empty() || self.slots.len() > 1;
             let fate = if place.deadline.is_past(moment.now) {
                 Fate::Expired
+            } else if worth_keeping.is_some_and(|earliest| place.deadline < earliest) {
+                Fate::Hopeless
             } else if moment.is_hopeless(entry.rows, entry.length, place.deadline, others) {
                 Fate::Hopeless
             } else if cut.riders.is_empty() {
@@ -63,6 +66,45 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
                 }
             }
         }
+    }
+
+    /// The earliest deadline that is kept where more waits than one run takes.
+    ///
+    /// A tight deadline allows only a small run. The time that this wastes, counted in rows that
+    /// could have been done in it, is held against the requests that are lost if the batch is cut
+    /// without those that are so tight.
+    fn worth_keeping(&self, position: usize, moment: &Moment<'_>) -> Option<Deadline> {
+        let group = &self.groups[position];
+        let length = group.length;
+        let full = moment.costs.best_rows(length, moment.policy.max_rows);
+        let crowded = moment.policy.measured && group.rows > full && group.key.is_some();
+        if !crowded || group.mixed || moment.costs.is_empty() {
+            return None;
+        }
+        let (level, earliest) = group.first_level()?;
+        if moment.in_time(full, length, earliest) {
+            return None;
+        }
+        let mut places: Vec<&Place> = group.places().filter(|it| it.priority == level).collect();
+        places.sort_by_key(|place| (place.deadline, place.serial));
+        let (mut skipped, mut best): (usize, Option<(usize, Deadline)>) = (0, None);
+        for place in places {
+            if place.deadline.is_past(moment.now) {
+                continue;
+            }
+            // In overload somebody is lost anyway, and whoever it is, the others ride instead.
+            let lost = if moment.overloaded { 0 } else { skipped };
+            let unfilled = (full + skipped).saturating_sub(group.rows);
+            if best.is_some_and(|(cost, _)| lost + unfilled >= cost) {
+                break;
+            }
+            let cost = lost + unfilled + moment.wasted_rows(full, length, place.deadline);
+            if best.is_none_or(|(other, _)| cost < other) {
+                best = Some((cost, place.deadline));
+            }
+            skipped += self.slots[place.slot].entry.rows;
+        }
+        best.map(|(_, earliest)| earliest)
     }
 
     /// The first request of the group, which may be gone with its last request.

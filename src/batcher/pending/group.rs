@@ -118,6 +118,13 @@ impl<K> Group<K> {
         }
     }
 
+    /// The priority of the most urgent level, and the earliest deadline in it.
+    pub(super) fn first_level(&self) -> Option<(u64, Deadline)> {
+        let level = self.levels.first()?;
+        let firsts = level.callers.values().filter_map(|queue| queue.places.front());
+        Some((level.priority, firsts.map(|place| place.deadline).min()?))
+    }
+
     /// All requests, level by level.
     pub(super) fn places(&self) -> impl Iterator<Item = &Place> {
         let callers = self.levels.iter().flat_map(|level| level.callers.values());

@@ -251,7 +251,7 @@ fn moment<'a>(
     costs: &'a CostModel,
     draining: bool,
 ) -> Moment<'a> {
-    Moment { now, policy, costs, free: 1, draining, probe: false }
+    Moment { now, policy, costs, free: 1, draining, overloaded: false, probe: false }
 }
 
 fn cut(
@@ -551,7 +551,8 @@ fn pays() -> CostModel {
 }
 
 fn measured(max_rows: usize) -> BatchPolicy {
-    BatchPolicy { measured: true, ..BatchPolicy::eager(max_rows) }
+    let answering = Duration::from_micros(200);
+    BatchPolicy { measured: true, answering, ..BatchPolicy::eager(max_rows) }
 }
 
 #[test]

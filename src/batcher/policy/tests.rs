@@ -135,13 +135,22 @@ fn target(policy: &BatchPolicy, waiting: usize, free: usize, left: u64) -> usize
     costs.set(1, 1, Duration::from_micros(1100));
     costs.set(100, 1, Duration::from_millis(11));
     let now = Instant::now();
-    let moment = Moment { now, policy, costs: &costs, free, draining: false, probe: false };
+    let moment = Moment {
+        now,
+        policy,
+        costs: &costs,
+        free,
+        draining: false,
+        overloaded: false,
+        probe: false,
+    };
     moment.target(waiting, 1, Deadline::after(now, Duration::from_millis(left)))
 }
 
 #[test]
 fn the_size_follows_from_costs_deadlines_and_free_instances() {
-    let measured = BatchPolicy { measured: true, ..BatchPolicy::eager(64) };
+    let answering = Duration::from_micros(200);
+    let measured = BatchPolicy { measured: true, answering, ..BatchPolicy::eager(64) };
     assert_eq!(target(&measured, 10, 1, 1000), 10, "what is there");
     assert!((50..=64).contains(&target(&measured, 500, 1, 1000)), "what pays");
     assert!((24..=28).contains(&target(&measured, 500, 1, 4)), "in time: 1 + 2.8 + 0.2 ms");

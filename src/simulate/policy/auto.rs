@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use super::{Admission, Instances, Next, Picked, Policy, Request};
 use crate::batcher::admission::{Newcomer, Prospect, Verdict};
 use crate::batcher::pending::{Entry, Pending};
-use crate::batcher::policy::{BatchPolicy, Decision, Moment};
+use crate::batcher::policy::{BatchPolicy, Decision, Moment, is_overload};
 use crate::cost::CostModel;
 use crate::deadline::Deadline;
 use crate::simulate::curve::Curve;
 
 /// Requests that may wait for an instance, as the server's settings have it.
-const QUEUE: usize = 512;
+const QUEUE: usize = 4096;
 /// All requests are of one kind.
 const LENGTH: usize = 1;
 
@@ -31,6 +31,7 @@ pub struct Auto {
     costs: CostModel,
     pending: Pending<(), Request>,
     limit: usize,
+    lost_at: Option<Duration>,
 }
 
 impl Auto {
@@ -45,13 +46,14 @@ impl Auto {
         }
         // Many instances take many requests at once, and whoever has them grants as long a queue.
         let limit = QUEUE.max(2 * instances * most);
-        Self { begin: Instant::now(), policy, costs, pending: Pending::default(), limit }
-    }
-
-    fn at(&mut self, now: Duration, free: usize) -> (Moment<'_>, &mut Pending<(), Request>) {
-        let (now, policy, costs) = (self.begin + now, &self.policy, &self.costs);
-        let moment = Moment { now, policy, costs, free, draining: false, probe: false };
-        (moment, &mut self.pending)
+        Self {
+            begin: Instant::now(),
+            policy,
+            costs,
+            pending: Pending::default(),
+            limit,
+            lost_at: None,
+        }
     }
 }
 
@@ -74,6 +76,7 @@ impl Policy for Auto {
         let workers = (instances.count(), free_in);
         let prospect = Prospect::of(&newcomer, now, &self.pending, &self.costs, workers);
         if prospect.verdict() != Verdict::Admitted || self.pending.jobs() >= self.limit {
+            self.lost_at = Some(request.came_at);
             return Admission::Refused;
         }
         let (enqueued_at, payload) = (now, *request);
@@ -84,8 +87,15 @@ impl Policy for Auto {
 
     fn next(&mut self, now: Duration, instances: &Instances<'_>, picked: &mut Picked) -> Next {
         let begin = self.begin;
-        let (moment, pending) = self.at(now, instances.free());
-        while let Some(cut) = pending.cut(&moment) {
+        let lost = self.lost_at.map(|lost_at| now.saturating_sub(lost_at));
+        let overloaded = lost.is_some_and(|since| is_overload(&self.costs, since));
+        let (policy, costs, free) = (&self.policy, &self.costs, instances.free());
+        let (draining, probe) = (false, false);
+        let moment = Moment { now: begin + now, policy, costs, free, draining, overloaded, probe };
+        while let Some(cut) = self.pending.cut(&moment) {
+            if !cut.expired.is_empty() || !cut.hopeless.is_empty() {
+                self.lost_at = Some(now);
+            }
             let given_up = cut.expired.into_iter().chain(cut.hopeless);
             picked.dropped.extend(given_up.map(|entry| entry.payload));
             picked.riders.extend(cut.riders.into_iter().map(|(_, entry)| entry.payload));
@@ -93,7 +103,7 @@ impl Policy for Auto {
                 return Next::Run;
             }
         }
-        match pending.decide(&moment) {
+        match self.pending.decide(&moment) {
             Decision::WaitUntil(until) => Next::Wait(until.saturating_duration_since(begin)),
             Decision::Idle | Decision::Cut(_) => Next::Idle,
         }
