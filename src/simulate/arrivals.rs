@@ -217,7 +217,7 @@ impl Rows {
                     left -= share;
                     left <= 0.0
                 });
-                chosen.or(choices.last()).copied().unwrap_or(1)
+                chosen.or_else(|| choices.last()).copied().unwrap_or(1)
             }
         }
     }

@@ -30,10 +30,9 @@ impl Dice {
     /// Evenly spread, above 0, at most 1.
     pub fn unit(&mut self) -> f64 {
         const STEPS: f64 = 4_294_967_296.0;
-        let [a, b, c, d, e, f, g, h] = self.bits().to_be_bytes();
-        let high = u32::from_be_bytes([a, b, c, d]);
-        let low = u32::from_be_bytes([e, f, g, h]);
-        (f64::from(high) + (f64::from(low) + 1.0) / STEPS) / STEPS
+        let bits = self.bits();
+        let half = |bits: u64| f64::from(u32::try_from(bits & 0xFFFF_FFFF).unwrap_or(0));
+        (half(bits >> 32) + (half(bits) + 1.0) / STEPS) / STEPS
     }
 
     /// Exponential with mean 1: the gap between events that know nothing of each other.

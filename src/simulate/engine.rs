@@ -186,7 +186,7 @@ impl<'a> Simulation<'a> {
                 continue;
             }
             if in_time {
-                self.measured.answered(ends_at - request.came_at);
+                self.measured.answered(ends_at.saturating_sub(request.came_at));
             } else {
                 self.measured.late += 1;
             }

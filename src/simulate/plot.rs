@@ -173,7 +173,7 @@ fn draw(
     // The steps of the sweep stand at even distances.
     let places: Vec<f64> = (0_u32..).map(f64::from).take(plot.loads.len()).collect();
     let load = |place: &f64| {
-        let load = places.iter().zip(&plot.loads).find(|(known, _)| *known == place);
+        let load = places.iter().zip(&plot.loads).find(|(known, _)| (*known - place).abs() < 0.1);
         load.map_or_else(String::new, |(_, load)| format!("{:.0} %", load * 100.0))
     };
     let x = Axis { from: -0.3, to: count(places.len()) - 0.7, marks: places.clone() };

@@ -41,22 +41,22 @@ fn ratio(value: f64) -> String {
 
 /// Settings in a few words.
 pub fn settings(settings: &Settings) -> String {
-    let mut text = format!("{} rows", settings.max_batch);
+    let mut words = vec![format!("{} rows", settings.max_batch)];
     if !settings.delay.is_zero() {
-        text.push_str(&format!(", delay {}", time(settings.delay)));
+        words.push(format!("delay {}", time(settings.delay)));
     }
-    if let Some(limit) = settings.queue_limit {
-        text.push_str(&format!(", queue {limit}"));
-    }
+    words.extend(settings.queue_limit.map(|limit| format!("queue {limit}")));
     match settings.queue_timeout {
         QueueTimeout::Off => {}
-        QueueTimeout::After(limit) => text.push_str(&format!(", timeout {}", time(limit))),
-        QueueTimeout::Callers { margin } if margin.is_zero() => text.push_str(", callers' timeout"),
+        QueueTimeout::After(limit) => words.push(format!("timeout {}", time(limit))),
+        QueueTimeout::Callers { margin } if margin.is_zero() => {
+            words.push("callers' timeout".to_owned());
+        }
         QueueTimeout::Callers { margin } => {
-            text.push_str(&format!(", callers' timeout less {}", time(margin)));
+            words.push(format!("callers' timeout less {}", time(margin)));
         }
     }
-    text
+    words.join(", ")
 }
 
 fn place(scenario: &Scenario) -> Vec<String> {
@@ -99,7 +99,8 @@ pub fn markdown(all: &[Compared]) -> String {
     for one in all {
         let mut row = place(&one.scenario);
         row.extend(one.measured.iter().map(|measured| number(measured.goodput())));
-        let p99 = |measured: &Measured| measured.quantile(0.99).map_or("-".to_owned(), time);
+        let p99 =
+            |measured: &Measured| measured.quantile(0.99).map_or_else(|| "-".to_owned(), time);
         row.extend(one.measured.iter().map(p99));
         row.push(ratio(one.auto_by(Contender::Best)));
         row.push(ratio(one.auto_by(Contender::Default)));
@@ -115,31 +116,22 @@ pub fn markdown(all: &[Compared]) -> String {
 /// Cells in columns; figures to the right.
 fn aligned(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
+    let is_text = |column: usize| matches!(column, 0 | 2 | 4 | 5) || column + 1 == columns;
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let is_text = |column: usize| matches!(column, 0 | 2 | 4 | 5) || column + 1 == columns;
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let gap = " ".repeat(width - cell.chars().count());
-            let (left, right) =
-                if is_text(column) { ("", gap) } else { (gap.as_str(), String::new()) };
-            text.push_str(&format!("| {left}{cell}{right} "));
-        }
-        text.push_str("|\n");
-        if index == 0 {
-            for (column, width) in widths.iter().enumerate() {
-                let dashes = "-".repeat(width + 1);
-                text.push_str(&if is_text(column) {
-                    format!("|-{dashes}")
-                } else {
-                    format!("|{dashes}:")
-                });
-            }
-            text.push_str("|\n");
-        }
-    }
-    text
+    let line = |cells: Vec<String>| format!("|{}|\n", cells.join("|"));
+    let cell = |(column, text): (usize, &String)| {
+        let width = widths[column];
+        if is_text(column) { format!(" {text:<width$} ") } else { format!(" {text:>width$} ") }
+    };
+    let rule = |(column, width): (usize, &usize)| {
+        let dashes = "-".repeat(width + 1);
+        format!("{dashes}{}", if is_text(column) { '-' } else { ':' })
+    };
+    let mut lines: Vec<String> =
+        rows.iter().map(|row| line(row.iter().enumerate().map(cell).collect())).collect();
+    lines.insert(1, line(widths.iter().enumerate().map(rule).collect()));
+    lines.concat()
 }
 
 /// The lines that sum it up.

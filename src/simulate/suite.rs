@@ -276,6 +276,5 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     let middle = values.len() / 2;
     let upper = *values.get(middle)?;
     let lower = if values.len().is_multiple_of(2) { values[middle - 1] } else { upper };
-    // Two that are beyond all bounds have a median, too.
-    Some(if lower == upper { upper } else { f64::midpoint(lower, upper) })
+    Some(f64::midpoint(lower, upper))
 }
