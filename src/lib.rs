@@ -14,6 +14,7 @@
 //!     repository.resolve      name, version        -> Arc<ServedModel>
 //!     grpc::codec::decode     ModelInferRequest    -> InferRequest      (slices of the message)
 //!     request::validate       InferRequest, ModelSpec -> ValidRequest   (proof that it fits)
+//!     grpc::once              only if answers are kept or runs shared: cache.find; then maybe
 //!     batcher.submit          ValidRequest         -> Job in the queue, Ticket for the caller
 //!     ticket.answer           waits: the answer, the deadline, or the caller leaves
 //!                  │
@@ -61,7 +62,7 @@
 //! | 2 | [`error`] | what a caller can be told |
 //! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
 //! | 4 | [`job`], [`config`] | one request in flight; resolved settings, from Triton's files too |
-//! | 5 | [`batcher`] | the queue of one model version |
+//! | 5 | [`batcher`], [`cache`] | the queue of one model version; its answers that are kept |
 //! | 6 | [`telemetry`] | logs and metrics |
 //! | 7 | [`worker`] | threads that run batches; the [`worker::Executor`] seam |
 //! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
@@ -81,7 +82,8 @@
 //!   read from the model or its settings, tried at start, and compared with every output of a
 //!   joined run.
 //! - Decisions get `now` as an argument. Requests are waited for in
-//!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`], and nowhere else.
+//!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`] or, from the run of an
+//!   equal request, in [`cache::ResponseCache::find`], and nowhere else.
 //! - Only [`onnx`] names ONNX Runtime, only the wire rooms name messages, only
 //!   `onnx/strings.rs` has `unsafe` code, only [`config`], [`runtime`] and [`cli`] read the
 //!   environment, only `main.rs` prints and exits.
@@ -90,6 +92,7 @@ pub mod admin;
 pub mod app;
 pub mod batcher;
 pub mod bench;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod connection;

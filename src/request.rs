@@ -28,6 +28,8 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
     /// Urgency: 1 is the most urgent, 0 the default.
     pub priority: u64,
+    /// Whose request it is; 0 if that is not known.
+    pub tenant: u64,
 }
 
 /// A tensor and the name that the client gave it.
@@ -48,6 +50,7 @@ pub struct ValidRequest {
     batch_key: Option<BatchKey>,
     byte_size: usize,
     priority: u64,
+    tenant: u64,
 }
 
 /// What requests must have in common to share a run: every dimension but the rows, and the
@@ -82,6 +85,11 @@ impl ValidRequest {
     /// Urgency: 1 is the most urgent, 0 the default.
     pub fn priority(&self) -> u64 {
         self.priority
+    }
+
+    /// Whose request it is; 0 if that is not known.
+    pub fn tenant(&self) -> u64 {
+        self.tenant
     }
 
     /// Memory that the inputs hold, in bytes.

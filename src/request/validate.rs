@@ -20,7 +20,7 @@ pub fn validate(
     spec: &ModelSpec,
     max_rows: usize,
 ) -> Result<ValidRequest, InvalidRequest> {
-    let priority = request.priority;
+    let (priority, tenant) = (request.priority, request.tenant);
     let outputs = choose_outputs(&request.outputs, spec)?;
     let mut inputs = arrange_inputs(request.inputs, spec)?;
     for (tensor, declared) in inputs.iter_mut().zip(&spec.inputs) {
@@ -37,7 +37,7 @@ pub fn validate(
     let rows = count_rows(&inputs, spec, max_rows)?;
     let batch_key = spec.has_rows().then(|| key_of(&inputs, spec)).flatten();
     let byte_size = inputs.iter().map(Tensor::byte_size).sum();
-    Ok(ValidRequest { inputs, rows, outputs, batch_key, byte_size, priority })
+    Ok(ValidRequest { inputs, rows, outputs, batch_key, byte_size, priority, tenant })
 }
 
 fn names(specs: &[TensorSpec]) -> String {

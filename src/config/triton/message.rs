@@ -29,6 +29,11 @@ impl<'a> Node<'a> {
         self.value(field).map_or(0, number)
     }
 
+    /// A flag, false if it is not set.
+    pub(super) fn flag(self, field: &str) -> bool {
+        self.value(field).and_then(Value::as_bool).unwrap_or_default()
+    }
+
     /// A list of numbers.
     pub(super) fn numbers(self, field: &str) -> Vec<i64> {
         let values = self.value(field).and_then(Value::as_list).unwrap_or_default();
