@@ -28,8 +28,8 @@ struct Asked {
     fingerprint: Fingerprint,
     arrived_at: Instant,
     deadline: Deadline,
-    /// When it began to be looked up.
-    looks_from: Instant,
+    /// Time that looking it up has taken so far.
+    looked: Duration,
 }
 
 /// Answers `request`, which arrived at `now`. Dropping the future is leaving.
@@ -58,8 +58,8 @@ pub(super) async fn answer(
         return Ok(response);
     }
     let (model, caching) = (Arc::clone(model), Arc::clone(caching));
-    let asked =
-        Asked { model, caching, request, fingerprint, arrived_at: now, deadline, looks_from };
+    let (arrived_at, looked) = (now, looks_from.elapsed());
+    let asked = Asked { model, caching, request, fingerprint, arrived_at, deadline, looked };
     // The task goes with the set, and the set with this future.
     let mut task = JoinSet::new();
     task.spawn(asked.wait_or_run());
@@ -69,9 +69,10 @@ pub(super) async fn answer(
 
 impl Asked {
     async fn wait_or_run(self) -> Answer {
-        let Self { model, caching, request, fingerprint, arrived_at, deadline, looks_from } = self;
+        let Self { model, caching, request, fingerprint, arrived_at, deadline, looked } = self;
         let Caching { cache, metrics } = &*caching;
-        let looked = |waited| looks_from.elapsed().saturating_sub(waited);
+        let looks_from = Instant::now();
+        let looked = |waited| looked + looks_from.elapsed().saturating_sub(waited);
         let turn = match cache.find(fingerprint, &request, deadline).await? {
             Found::Kept(response) => {
                 metrics.hits.inc();

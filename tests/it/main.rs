@@ -7,6 +7,7 @@ mod scripted;
 
 mod admission;
 mod batching;
+mod cache;
 mod cancellation;
 mod control;
 mod deadline;
