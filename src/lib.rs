@@ -14,7 +14,7 @@
 //!     repository.resolve      name, version        -> Arc<ServedModel>
 //!     grpc::codec::decode     ModelInferRequest    -> InferRequest      (slices of the message)
 //!     request::validate       InferRequest, ModelSpec -> ValidRequest   (proof that it fits)
-//!     grpc::once              only if answers are kept or runs shared: cache.find; then maybe
+//!     grpc::once              only where answers are kept or runs shared: finds one, or goes on
 //!     batcher.submit          ValidRequest         -> Job in the queue, Ticket for the caller
 //!     ticket.answer           waits: the answer, the deadline, or the caller leaves
 //!                  │
@@ -78,6 +78,8 @@
 //! - Every accepted request gets exactly one answer: a [`job::Job`] is moved, never shared, and
 //!   dropping it is an answer too.
 //! - Every queue, window and buffer has a bound, and the bound is a setting.
+//! - Equal requests may share a run and an answer, where the settings say so; compared by value, and
+//!   never an error.
 //! - Requests whose rows could influence each other never share a run: the axis of the rows is
 //!   read from the model or its settings, tried at start, and compared with every output of a
 //!   joined run.
