@@ -1,8 +1,9 @@
 //! Answers of one model version that are kept, and runs that answer several equal requests.
 //!
-//! [`ResponseCache::find`] tells a request what it has to do: nothing, because its answer is kept
-//! or comes with the run of an equal request; or run, and hand its answer over ([`Turn::keep`]).
-//! Storing, evicting and passing the turn on are `quick_cache`'s.
+//! [`ResponseCache::kept`] gives the answer that is kept. Without one, [`ResponseCache::find`]
+//! tells a request what it has to do: nothing, because its answer came with the run of an equal
+//! request; or run, and hand its answer over ([`Turn::keep`]). Storing, evicting and passing the
+//! turn on are `quick_cache`'s.
 //!
 //! - Equal means the same tenant (where that matters), wanted outputs, datatypes, shapes and
 //!   contents, compared by value: a fingerprint only finds the entry. Two requests that share one
@@ -81,8 +82,6 @@ pub struct Fingerprint {
 /// What a request has to do.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// Nothing: its answer is kept.
-    Kept(InferResponse),
     /// Nothing: it has waited so long for the run of an equal request, which has its answer.
     Shared(InferResponse, Duration),
     /// Run.
@@ -183,8 +182,8 @@ impl ResponseCache {
         entry.key.is_of(request, of.tenant).then(|| entry.answer.clone())
     }
 
-    /// Looks for the answer to `request` and waits, at most until `deadline`, if an equal one runs.
-    /// Dropping the future is leaving.
+    /// For a request whose answer is not kept: waits, at most until `deadline`, if an equal one
+    /// runs. Dropping the future is leaving.
     ///
     /// Whoever is handed the turn here holds up the followers until it drops the turn or the
     /// future: both must belong to a task that is always polled.
@@ -201,7 +200,7 @@ impl ResponseCache {
         let mut joining = pin!(self.entries.get_value_or_guard_async(&of.hash));
         let first = poll_fn(|context| Poll::Ready(joining.as_mut().poll(context))).await;
         let (joined, waited) = match first {
-            Poll::Ready(joined) => (joined, None),
+            Poll::Ready(joined) => (joined, Duration::ZERO),
             Poll::Pending => {
                 let share = self.share(request)?;
                 let began_at = Instant::now();
@@ -214,17 +213,14 @@ impl ResponseCache {
                 };
                 // Given back before the request runs, for which the queue takes it again.
                 drop(share);
-                (joined, Some(began_at.elapsed()))
+                (joined, began_at.elapsed())
             }
         };
-        let turn = |held| Found::Missing(Turn { waited: waited.unwrap_or_default(), held });
-        Ok(match (joined, waited) {
-            (Ok(entry), _) if !entry.key.is_of(request, of.tenant) => turn(None),
-            (Ok(entry), None) => Found::Kept(entry.answer.clone()),
-            (Ok(entry), Some(waited)) => Found::Shared(entry.answer.clone(), waited),
-            (Err(guard), _) => {
-                turn(Some(Held { cache: self, guard, key: Key::of(request, of.tenant) }))
-            }
+        let turn = |held| Found::Missing(Turn { waited, held });
+        Ok(match joined {
+            Ok(entry) if !entry.key.is_of(request, of.tenant) => turn(None),
+            Ok(entry) => Found::Shared(entry.answer.clone(), waited),
+            Err(guard) => turn(Some(Held { cache: self, guard, key: Key::of(request, of.tenant) })),
         })
     }
 

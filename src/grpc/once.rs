@@ -74,11 +74,6 @@ impl Asked {
         let looks_from = Instant::now();
         let looked = |waited| looked + looks_from.elapsed().saturating_sub(waited);
         let turn = match cache.find(fingerprint, &request, deadline).await? {
-            Found::Kept(response) => {
-                metrics.hits.inc();
-                model.statistics.record_cache_hit(looked(Duration::ZERO), Duration::ZERO);
-                return Ok(response);
-            }
             Found::Shared(response, waited) => {
                 metrics.coalesced.inc();
                 model.statistics.record_cache_hit(looked(waited), waited);
