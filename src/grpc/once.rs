@@ -50,6 +50,7 @@ pub(super) async fn answer(
     let Caching { cache, metrics } = &**caching;
     let Some(fingerprint) = cache.fingerprint(&request) else {
         metrics.misses.inc();
+        model.statistics.record_cache_miss(looks_from.elapsed());
         return model.batcher.submit(request, deadline, now)?.answer().await;
     };
     if let Some(response) = cache.kept(fingerprint, &request) {

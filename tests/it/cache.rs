@@ -235,6 +235,9 @@ async fn callers_on_two_connections_share_nothing_where_tenants_do_not() {
         ask(&mut server.client().await, "echo", 1.0).await;
         assert_eq!(runs(&server, "echo"), runs_by_then);
     }
+    let sums = server.repository.resolve("echo", None).unwrap().statistics.snapshot();
+    assert_eq!((sums.cache_hit.count, sums.cache_miss.count), (0, 2));
+    assert_eq!(counts(&server, "echo").await, [Some(0), Some(0), Some(2)]);
     server.finish().await;
 }
 
