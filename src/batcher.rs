@@ -2,8 +2,9 @@
 //!
 //! A free worker takes its batch here itself, under a short lock, so that a request crosses one
 //! queue and wakes one thread on its way in and one task on its way out. (A task between handler
-//! and worker would cost a second hop and a second wake-up per request.) The decision is the pure
-//! [`policy`]; the requests lie in the pure [`pending`]; waiting happens in one place,
+//! and worker would cost a second hop and a second wake-up per request.) Decisions are pure:
+//! [`admission`] says whether a request is taken, [`pending`] who goes first, [`policy`] how many
+//! run together; what runs cost is known by [`crate::cost`]. Waiting happens in one place,
 //! [`Batcher::next_batch`].
 //!
 //! The lock is held for the time of a push or a cut, never across a run, a wait or a reply. The
@@ -14,20 +15,25 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cost::CostModel;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Stage};
-use crate::job::{ByteBudget, Job, Reply, Stop};
-use crate::request::{BatchKey, ValidRequest};
+use crate::job::{ByteBudget, Job, Stop};
+use crate::request::ValidRequest;
 
+pub mod admission;
+mod arrival;
 pub mod pending;
 pub mod policy;
 mod running;
+mod state;
 mod ticket;
 mod wake;
 
-use pending::{Entry, JobKey, Pending};
+use arrival::Arrival;
+use pending::{Cut, JobKey};
 use policy::{BatchPolicy, CutReason, Decision};
-use running::Running;
+use state::{Phase, RETRY_FLOOR, State, Wake};
 pub use ticket::Ticket;
 
 /// Handle to the queue of one model version. Clones share the queue.
@@ -56,6 +62,10 @@ pub struct Batch {
     pub rows: usize,
     /// Why it was cut when it was.
     pub reason: CutReason,
+    /// Who runs it.
+    pub instance: usize,
+    /// Place among all batches of the model, by when they were cut, from 0.
+    pub sequence: u64,
     /// When it was cut.
     pub cut_at: Instant,
 }
@@ -82,39 +92,15 @@ struct Shared {
     limits: QueueLimits,
 }
 
-#[derive(Debug)]
-struct State {
-    pending: Pending<BatchKey, Job>,
-    policy: BatchPolicy,
-    running: Running,
-    waiting_workers: usize,
-    /// A wake-up is on its way and has not come yet.
-    wake_scheduled: bool,
-    phase: Phase,
-    /// Smoothed time of a run per row, for the retry hint.
-    row_time: Duration,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Takes and hands out requests.
-    Open,
-    /// Hands out what it has, takes no more.
-    Draining,
-}
-
 impl Batcher {
-    /// An empty queue served by `instances` workers.
-    pub fn new(policy: BatchPolicy, limits: QueueLimits, instances: usize) -> Self {
-        let state = State {
-            pending: Pending::default(),
-            policy,
-            running: Running::new(instances),
-            waiting_workers: 0,
-            wake_scheduled: false,
-            phase: Phase::Open,
-            row_time: Duration::ZERO,
-        };
+    /// An empty queue served by `instances` workers, whose runs cost what `costs` says.
+    pub fn new(
+        policy: BatchPolicy,
+        limits: QueueLimits,
+        instances: usize,
+        costs: CostModel,
+    ) -> Self {
+        let state = State::new(policy, instances, costs);
         let (work, drained) = (Condvar::new(), Condvar::new());
         Self { shared: Arc::new(Shared { state: Mutex::new(state), work, drained, limits }) }
     }
@@ -122,9 +108,10 @@ impl Batcher {
     /// Queues a request and returns the ticket on which its caller waits.
     ///
     /// # Errors
-    /// [`PredictError::DeadlineExceeded`] if the deadline has passed, [`PredictError::Full`] if the
-    /// queue or the memory budget is full, [`PredictError::ShuttingDown`] while draining. Nothing
-    /// is kept of a refused request.
+    /// [`PredictError::DeadlineExceeded`] if the deadline has passed, [`PredictError::TooLittleTime`]
+    /// if no run can end before it, [`PredictError::Congested`] if the wait would be too long,
+    /// [`PredictError::Full`] if the queue or the memory budget is full,
+    /// [`PredictError::ShuttingDown`] while draining. Nothing is kept of a refused request.
     pub fn submit(
         &self,
         request: ValidRequest,
@@ -134,41 +121,33 @@ impl Batcher {
         if deadline.is_past(now) {
             return Err(PredictError::DeadlineExceeded { stage: Stage::Arrival });
         }
-        let key = request.batch_key().cloned();
-        let (rows, bytes) = (request.rows(), request.byte_size());
-        let priority = match request.priority() {
-            0 => self.shared.limits.default_priority,
-            stated => stated,
-        };
-        let (reply, receiver) = Reply::channel();
-        let budget = &self.shared.limits.bytes;
-        let Some(permit) = budget.take(bytes) else {
+        let limits = &self.shared.limits;
+        let bytes = request.byte_size();
+        let Some(permit) = limits.bytes.take(bytes) else {
             return Err(PredictError::Full {
                 what: "memory for requests",
-                used: budget.taken(),
-                limit: budget.limit(),
+                used: limits.bytes.taken(),
+                limit: limits.bytes.limit(),
                 unit: "bytes",
-                retry_after: (bytes <= budget.limit()).then_some(RETRY_FLOOR),
+                retry_after: (bytes <= limits.bytes.limit()).then_some(RETRY_FLOOR),
             });
         };
-        let job = Job { request, deadline, enqueued_at: now, reply, permit };
-        let entry = Entry { rows, enqueued_at: now, deadline, priority, payload: job };
         let mut state = self.shared.lock();
-        if state.phase == Phase::Draining {
-            return Err(PredictError::ShuttingDown);
-        }
-        if state.pending.jobs() >= self.shared.limits.max_jobs {
-            return Err(state.full(self.shared.limits.max_jobs));
-        }
-        let job = state.pending.push(key.as_ref(), entry);
+        let arrival = Arrival::new(&request, deadline, now, limits.default_priority, &state);
+        let displaced = state.admit(&arrival, limits)?;
+        let full = displaced.is_some().then(|| state.full(limits.max_jobs));
+        let (jobs, receiver) = state.push(arrival, request, permit);
         let wake = state.wake();
         drop(state);
+        if let (Some(displaced), Some(full)) = (displaced, full) {
+            displaced.reply.send(Err(full));
+        }
         match wake {
             Wake::None => {}
             Wake::Now => self.shared.work.notify_one(),
             Wake::AfterOthers => wake::after_others(&self.shared),
         }
-        Ok(Ticket::new(Arc::clone(&self.shared), receiver, key, job, deadline))
+        Ok(Ticket::new(Arc::clone(&self.shared), receiver, jobs, deadline))
     }
 
     /// Waits for the next batch of `instance`, whose previous one is finished by this call.
@@ -178,33 +157,30 @@ impl Batcher {
     /// riders leave. Requests that expired while waiting are answered here and never run.
     pub fn next_batch(&self, instance: usize, stop: &Arc<dyn Stop>) -> Option<Batch> {
         let mut state = self.shared.lock();
-        state.running.finish(instance);
+        state.finish(instance, Instant::now());
         loop {
             let now = Instant::now();
             let draining = state.phase == Phase::Draining;
-            let policy = state.policy;
-            if let Some(cut) = state.pending.cut(now, &policy, draining) {
-                let keys = cut.riders.iter().map(|(key, _)| *key).collect();
+            if let Some(cut) = state.cut(now) {
                 if !cut.riders.is_empty() {
-                    state.running.start(instance, keys, Arc::clone(stop));
+                    let keys = cut.riders.iter().map(|(key, _)| *key).collect();
+                    let until = now + state.costs.expect(cut.rows, cut.length);
+                    state.running.start(instance, keys, Arc::clone(stop), (now, until));
                 }
+                let sequence = state.batches;
+                state.batches += u64::from(!cut.riders.is_empty());
                 let more = state.waiting_workers > 0 && state.pending.jobs() > 0;
                 drop(state);
                 if more {
                     self.shared.work.notify_one();
                 }
-                for entry in cut.expired {
-                    let stage = Stage::Queue;
-                    entry.payload.reply.send(Err(PredictError::DeadlineExceeded { stage }));
-                }
-                if !cut.riders.is_empty() {
-                    let jobs = cut.riders.into_iter().map(|(_, entry)| entry.payload).collect();
-                    return Some(Batch { jobs, rows: cut.rows, reason: cut.reason, cut_at: now });
+                if let Some(batch) = into_batch(cut, now, (instance, sequence)) {
+                    return Some(batch);
                 }
                 state = self.shared.lock();
                 continue;
             }
-            match state.pending.decide(now, &policy, draining) {
+            match state.decide(now) {
                 Decision::Idle if draining => return None,
                 Decision::Idle => state = self.shared.wait(state, None),
                 Decision::WaitUntil(instant) => {
@@ -217,14 +193,22 @@ impl Batcher {
         }
     }
 
-    /// Tells how long a run of `rows` rows took, for the retry hint.
-    pub fn record_run(&self, rows: usize, took: Duration) {
-        let per_row = took / u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
-        let mut state = self.shared.lock();
-        state.row_time = match state.row_time {
-            Duration::ZERO => per_row,
-            smoothed => (smoothed * 7 + per_row) / 8,
-        };
+    /// Tells that `instance` has run `rows` rows, the longest of `length`. When it asks for the next
+    /// batch, the time since the last one is what such a run costs, with all that belongs to it.
+    pub fn ran(&self, instance: usize, rows: usize, length: usize) {
+        self.shared.lock().running.ran(instance, rows, length);
+    }
+
+    /// How many rows a run has where enough of them wait.
+    pub fn rows_per_run(&self) -> usize {
+        let state = self.shared.lock();
+        let most = state.policy.max_rows;
+        if state.policy.measured { state.costs.usual_rows().min(most) } else { most }
+    }
+
+    /// What runs cost, as known now.
+    pub fn costs(&self) -> CostModel {
+        self.shared.lock().costs.clone()
     }
 
     /// Changes how batches are cut, from the next one on.
@@ -235,7 +219,7 @@ impl Batcher {
 
     /// How batches are cut.
     pub fn policy(&self) -> BatchPolicy {
-        self.shared.lock().policy
+        self.shared.lock().policy.clone()
     }
 
     /// Stops taking requests; workers run what waits, without waiting for company, and end.
@@ -273,46 +257,20 @@ impl Batcher {
     }
 }
 
-/// Shortest retry hint: below it, a client's timer costs more than the attempt.
-const RETRY_FLOOR: Duration = Duration::from_millis(1);
-
-/// What a new request should do about the workers.
-enum Wake {
-    /// They are busy, or one will wake anyway.
-    None,
-    /// There is a full batch for one.
-    Now,
-    /// One should come when the requests that arrive together are all queued.
-    AfterOthers,
-}
-
-impl State {
-    /// Decides for a request that was just queued, and remembers what it decided.
-    fn wake(&mut self) -> Wake {
-        if self.waiting_workers == 0 {
-            return Wake::None;
-        }
-        if self.pending.rows() >= self.policy.max_rows {
-            return Wake::Now;
-        }
-        if std::mem::replace(&mut self.wake_scheduled, true) {
-            return Wake::None;
-        }
-        Wake::AfterOthers
+/// Answers those that will not run, and puts the others together; `None` if there are none.
+fn into_batch(cut: Cut<Job>, now: Instant, (instance, sequence): (usize, u64)) -> Option<Batch> {
+    for entry in cut.expired {
+        entry.payload.reply.send(Err(PredictError::DeadlineExceeded { stage: Stage::Queue }));
     }
-
-    fn full(&self, limit: usize) -> PredictError {
-        let rows = u32::try_from(self.pending.rows()).unwrap_or(u32::MAX);
-        let instances = u32::try_from(self.running.instances()).unwrap_or(1).max(1);
-        let drained = self.row_time.saturating_mul(rows) / instances;
-        PredictError::Full {
-            what: "queue",
-            used: self.pending.jobs(),
-            limit,
-            unit: "requests",
-            retry_after: Some(drained.max(RETRY_FLOOR)),
-        }
+    for entry in cut.hopeless {
+        let (needed, left) = (entry.work, entry.deadline.remaining(now));
+        entry.payload.reply.send(Err(PredictError::TooLittleTime { needed, left }));
     }
+    if cut.riders.is_empty() {
+        return None;
+    }
+    let jobs = cut.riders.into_iter().map(|(_, entry)| entry.payload).collect();
+    Some(Batch { jobs, rows: cut.rows, reason: cut.reason, instance, sequence, cut_at: now })
 }
 
 impl Shared {
@@ -345,19 +303,24 @@ impl Shared {
         state
     }
 
-    /// A caller leaves before its answer. Its request is dropped if it waits; the run that it
-    /// rides is stopped if nobody else rides it. Says where the request was.
-    fn leave(&self, key: Option<&BatchKey>, job: JobKey) -> Stage {
+    /// A caller leaves before its answer. What waits of its request is dropped; the runs that it
+    /// rides are stopped if nobody else rides them. Says where the request was.
+    fn leave(&self, jobs: &[JobKey]) -> Stage {
         let mut state = self.lock();
-        let removed = state.pending.remove(key, job);
-        // One that neither waits nor runs was taken out as expired, by a worker that has not
-        // answered it yet.
-        let runs = removed.is_none() && state.running.leave(job);
-        let stage = if runs { Stage::Execution } else { Stage::Queue };
+        let a_round = state.policy.max_rows;
+        let mut runs = false;
+        let mut removed = Vec::new();
+        for job in jobs {
+            let waited = state.pending.remove(*job, a_round);
+            // One that neither waits nor runs was taken out as expired, by a worker that has not
+            // answered it yet, or was a part that is done.
+            runs |= waited.is_none() && state.running.leave(*job);
+            removed.extend(waited);
+        }
         drop(state);
-        // The job, with its tensors and its permit, goes only now, outside the lock.
+        // The jobs, with their tensors and their permit, go only now, outside the lock.
         drop(removed);
-        stage
+        if runs { Stage::Execution } else { Stage::Queue }
     }
 }
 

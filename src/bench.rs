@@ -3,18 +3,20 @@
 //! Closed loop: so many callers, each with one request in flight. Open loop: requests leave at
 //! random intervals of a given rate whatever the server does, and latency counts from the moment
 //! when a request should have left, so that a stalled server cannot hide its stall. The message is
-//! encoded once; a request costs the generator as little as it can. Used by `onnxd bench` and by
-//! the benches; nothing of the server uses it.
+//! encoded once; a request costs the generator as little as it can, and what it costs is among the
+//! figures. Used by `onnxd bench` and by the benches; nothing of the server uses it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde_json::{Value, json};
+use tonic::Code;
 
 pub mod client;
 pub mod input;
 pub mod load;
+pub mod plot;
+mod report;
 
 /// What a load run saw.
 #[derive(Debug)]
@@ -27,13 +29,32 @@ pub struct Measured {
     pub codes: BTreeMap<i32, u64>,
     /// Answers that came after their deadline.
     pub late: u64,
+    /// CPU time of the generator itself, where the system tells.
+    pub own_cpu: Option<Duration>,
 }
 
 impl Measured {
     fn new() -> Self {
         // Three digits at any magnitude: the histogram grows as it must.
         let latency = Histogram::new(3).unwrap_or_else(|_| unreachable!("3 is a valid precision"));
-        Self { elapsed: Duration::ZERO, latency, codes: BTreeMap::new(), late: 0 }
+        Self { elapsed: Duration::ZERO, latency, codes: BTreeMap::new(), late: 0, own_cpu: None }
+    }
+
+    fn record(&mut self, result: Result<(), Code>, took: Duration, timeout: Option<Duration>) {
+        let code = result.map_or_else(i32::from, |()| 0);
+        *self.codes.entry(code).or_default() += 1;
+        if code == 0 {
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.latency.record(micros.max(1)).ok();
+            if timeout.is_some_and(|timeout| took > timeout) {
+                self.late += 1;
+            }
+        }
+    }
+
+    /// Requests that ended in any way.
+    pub fn ends(&self) -> u64 {
+        self.codes.values().sum()
     }
 
     /// Requests that ended in an answer.
@@ -42,9 +63,13 @@ impl Measured {
     }
 
     /// Answers a second.
-    #[expect(clippy::cast_precision_loss, reason = "no run has 2^52 answers")]
     pub fn rate(&self) -> f64 {
-        self.answers() as f64 / self.elapsed.as_secs_f64().max(1e-9)
+        ratio(self.answers()) / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// Share of all requests that were answered by their deadline.
+    pub fn in_time(&self) -> f64 {
+        ratio(self.answers() - self.late) / ratio(self.ends().max(1))
     }
 
     /// Latency in microseconds that the given share of answers stayed below.
@@ -52,48 +77,60 @@ impl Measured {
         self.latency.value_at_quantile(share)
     }
 
-    /// All figures, for programs.
-    pub fn to_json(&self) -> Value {
-        let codes: BTreeMap<String, u64> =
-            self.codes.iter().map(|(code, count)| (code.to_string(), *count)).collect();
-        json!({
-            "seconds": self.elapsed.as_secs_f64(),
-            "answers": self.answers(),
-            "answers_per_second": self.rate(),
-            "late": self.late,
-            "codes": codes,
-            "latency_us": {
-                "p50": self.quantile(0.5),
-                "p90": self.quantile(0.9),
-                "p99": self.quantile(0.99),
-                "p999": self.quantile(0.999),
-                "max": self.latency.max(),
-            },
-        })
+    /// Microseconds of the generator's own CPU per request.
+    pub fn own_micros(&self) -> Option<f64> {
+        self.own_cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / ratio(self.ends().max(1)))
     }
 
-    /// All figures, for people.
-    pub fn to_text(&self) -> String {
-        let others: Vec<String> = self
-            .codes
-            .iter()
-            .filter(|(code, _)| **code != 0)
-            .map(|(code, count)| format!("{count} x {:?}", tonic::Code::from_i32(*code)))
-            .collect();
-        let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
-        format!(
-            "answers   {} in {:.1} s = {:.0}/s, {} late\n\
-             errors    {others}\n\
-             latency   p50 {} us, p90 {} us, p99 {} us, p99.9 {} us, max {} us",
-            self.answers(),
-            self.elapsed.as_secs_f64(),
-            self.rate(),
-            self.late,
-            self.quantile(0.5),
-            self.quantile(0.9),
-            self.quantile(0.99),
-            self.quantile(0.999),
-            self.latency.max(),
-        )
+    /// Share of a core that the generator itself took.
+    pub fn own_share(&self) -> Option<f64> {
+        self.own_cpu.map(|cpu| cpu.as_secs_f64() / self.elapsed.as_secs_f64().max(1e-9))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no run has 2^52 requests")]
+fn ratio(count: u64) -> f64 {
+    count as f64
+}
+
+/// CPU time of this process so far, all its threads.
+fn own_cpu() -> Option<Duration> {
+    cpu_of(std::process::id())
+}
+
+/// User and system time of a process so far, where the system tells.
+pub fn cpu_of(process: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name before it may hold anything.
+    let (_, fields) = text.rsplit_once(')')?;
+    let ticks = |index| fields.split_whitespace().nth(index)?.parse::<u64>().ok();
+    let (user, system) = (ticks(11)?, ticks(12)?);
+    // The clock of this file ticks 100 times a second on every Linux that a program can see.
+    Some(Duration::from_millis(10 * (user + system)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_answers_and_errors_are_not_in_time() {
+        let mut measured = Measured::new();
+        let timeout = Some(Duration::from_millis(10));
+        measured.record(Ok(()), Duration::from_millis(10), timeout);
+        measured.record(Ok(()), Duration::from_millis(11), timeout);
+        measured.record(Err(Code::ResourceExhausted), Duration::from_millis(1), timeout);
+        measured.record(Err(Code::DeadlineExceeded), Duration::from_millis(10), timeout);
+        assert_eq!((measured.ends(), measured.answers(), measured.late), (4, 2, 1));
+        assert!((measured.in_time() - 0.25).abs() < 1e-9);
+        assert_eq!(measured.codes, BTreeMap::from([(0, 2), (4, 1), (8, 1)]));
+        // Errors have no place among latencies: a fast refusal is no fast answer.
+        assert_eq!(measured.latency.len(), 2);
+    }
+
+    #[test]
+    fn a_process_has_used_some_time_and_one_that_is_not_there_has_not() {
+        assert!(own_cpu().is_some());
+        assert!(cpu_of(u32::MAX).is_none());
     }
 }

@@ -28,6 +28,7 @@ mod doctor;
 mod infer;
 mod serve;
 mod setup;
+mod simulate;
 
 /// What a command says and the code that it ends with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,7 @@ pub fn command() -> Command {
         .subcommand(infer::command())
         .subcommand(setup::command())
         .subcommand(bench::command())
+        .subcommand(simulate::command())
 }
 
 fn with_settings(command: Command) -> Command {
@@ -133,6 +135,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("check", matches)) => check::run(matches),
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("bench", matches)) => bench::run(matches),
+        Some(("simulate", matches)) => simulate::run(matches),
         Some(("infer", matches)) => infer::run(matches),
         Some(("setup", matches)) => setup::run(matches),
         _ => Outcome::new(WRONG_SETTINGS, "no such command"),

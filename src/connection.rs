@@ -128,6 +128,11 @@ impl Connections {
     }
 }
 
+/// Which connection a request came in on, in its extensions; tells callers apart that have no name.
+/// Chosen at random, so that the connections of all ports differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionId(pub u64);
+
 /// One accepted connection.
 struct Connection<S> {
     service: S,
@@ -163,7 +168,9 @@ impl<S> Connection<S> {
             return tracing::debug!(%error, "connection lost at once");
         }
         let Self { service, builder, calls, limits } = self;
-        let service = tower::service_fn(move |request: http::Request<Incoming>| {
+        let random = RandomState::new().hash_one(0_u8);
+        let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(ConnectionId(random));
             let call = calls.begin();
             let answer = service.clone().oneshot(request);
             async move {
@@ -174,7 +181,7 @@ impl<S> Connection<S> {
         let service = TowerToHyperService::new(service);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::pin!(connection);
-        let aged = aged(limits.max_age, RandomState::new().hash_one(0_u8));
+        let aged = aged(limits.max_age, random);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = stopped => {

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
+/// An instant farther away cannot be represented on every platform.
+const CENTURY: Duration = Duration::from_hours(24 * 365 * 100);
+
 impl Deadline {
     /// The deadline `limit` after `now`.
     pub fn after(now: Instant, limit: Duration) -> Self {
-        // An instant that far away cannot be represented on every platform; a century can.
-        const CENTURY: Duration = Duration::from_hours(24 * 365 * 100);
         Self(now + limit.min(CENTURY))
     }
 

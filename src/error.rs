@@ -121,6 +121,30 @@ pub enum PredictError {
         /// When a retry makes sense; `None` if it never will.
         retry_after: Option<Duration>,
     },
+    /// The queue is too long for the time that the request has: it would be late.
+    #[error(
+        "too busy: the wait is about {}, the deadline is in {}",
+        millis(*.wait), millis(*.left)
+    )]
+    Congested {
+        /// Estimated wait for an instance.
+        wait: Duration,
+        /// Time to the deadline.
+        left: Duration,
+        /// When a retry makes sense.
+        retry_after: Duration,
+    },
+    /// The request takes longer than the time that it has, whether others wait or not.
+    #[error(
+        "not enough time: a run takes about {}, the deadline is in {}",
+        millis(*.needed), millis(*.left)
+    )]
+    TooLittleTime {
+        /// What it takes.
+        needed: Duration,
+        /// Time to the deadline.
+        left: Duration,
+    },
     /// The deadline passed.
     #[error("deadline passed ({})", .stage.label())]
     DeadlineExceeded {
@@ -139,4 +163,9 @@ pub enum PredictError {
     /// Something that this server does not do.
     #[error("{0}")]
     Unimplemented(&'static str),
+}
+
+/// A duration as people read it in an error.
+fn millis(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }

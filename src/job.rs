@@ -5,6 +5,7 @@
 //! Knows no queue, no thread and no message.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,6 +17,9 @@ use crate::error::PredictError;
 use crate::request::{InferResponse, ValidRequest};
 
 pub mod courier;
+mod parts;
+
+pub use parts::Part;
 
 /// What a caller gets.
 pub type Answer = Result<InferResponse, PredictError>;
@@ -29,31 +33,45 @@ pub struct Job {
     pub deadline: Deadline,
     /// When it was submitted.
     pub enqueued_at: Instant,
+    /// The rows that this job is for, where a request was split into several; `None` for all.
+    pub rows: Option<Range<usize>>,
     /// The way back.
     pub reply: Reply,
-    /// Share of the memory budget, given back when the job is dropped.
-    pub permit: BytePermit,
+    /// Share of the memory budget, given back when the last job of the request is dropped.
+    pub permit: Arc<BytePermit>,
 }
 
-/// The right and duty to answer one caller, once.
+/// The right and duty to answer one caller, once; or a part of it.
 #[derive(Debug)]
-pub struct Reply(oneshot::Sender<Answer>);
+pub enum Reply {
+    /// For all rows of a request.
+    Whole(oneshot::Sender<Answer>),
+    /// For one part of them.
+    Part(Part),
+}
 
 impl Reply {
     /// A reply and the end on which its caller waits.
     pub fn channel() -> (Self, oneshot::Receiver<Answer>) {
         let (sender, receiver) = oneshot::channel();
-        (Self(sender), receiver)
+        (Self::Whole(sender), receiver)
     }
 
-    /// Answers. A caller that has left in the meantime is no error.
+    /// Answers; an error in place of a part is the answer to the whole. A caller that has left in
+    /// the meantime is no error.
     pub fn send(self, answer: Answer) {
-        drop(self.0.send(answer));
+        match self {
+            Self::Whole(sender) => drop(sender.send(answer)),
+            Self::Part(part) => part.send(answer),
+        }
     }
 
-    /// Whether the caller has left.
+    /// Whether the caller has left, or was answered already.
     pub fn is_abandoned(&self) -> bool {
-        self.0.is_closed()
+        match self {
+            Self::Whole(sender) => sender.is_closed(),
+            Self::Part(part) => part.is_abandoned(),
+        }
     }
 }
 

@@ -15,7 +15,8 @@
 //!     grpc::codec::decode     ModelInferRequest    -> InferRequest      (slices of the message)
 //!     request::validate       InferRequest, ModelSpec -> ValidRequest   (proof that it fits)
 //!     grpc::once              only where answers are kept or runs shared: finds one, or goes on
-//!     batcher.submit          ValidRequest         -> Job in the queue, Ticket for the caller
+//!     batcher.submit          ValidRequest         -> Job in the queue, Ticket for the caller;
+//!                             refused if the estimate says that it would be late
 //!     ticket.answer           waits: the answer, the deadline, or the caller leaves
 //!                  │
 //!                  │ one push under a short lock; batcher::wake wakes one worker for all requests
@@ -23,7 +24,8 @@
 //!                  ▼
 //! worker thread: owns one executor, touched by nobody else
 //!
-//!   batcher.next_batch   groups + policy: which requests, how many, now or later
+//!   batcher.next_batch   pending + policy: which requests, how many, now or later, by what runs
+//!                        cost, deadlines, priorities and fair shares
 //!   worker::thread       the loop; catches panics, rebuilds the executor
 //!   worker::batch        looks again who still waits, joins, runs, cuts, answers
 //!     tensor::rows::Joined    requests' tensors as one      (the one copy on the way in)
@@ -46,6 +48,23 @@
 //! can take its request out at once, and the decision stays a pure function all the same
 //! ([`batcher::policy`], [`batcher::pending`]).
 //!
+//! # Scheduling
+//!
+//! Everything is decided from estimates that a [`cost::CostModel`] makes: what a run takes, by rows and
+//! length, learned from first runs and every run since.
+//!
+//! - *Admission* ([`batcher::admission`]): a request that cannot be answered in time by the estimate is
+//!   refused when it comes. So the queue is bounded by time, what waits is worth running, and in
+//!   overload the server does as much as it does at its best.
+//! - *Order* ([`batcher::pending`]): priority first; within it callers share by turns of a batch; within
+//!   a turn the earliest deadline.
+//! - *Size* ([`batcher::policy`]): the size that does most rows in time, among those that let the
+//!   tightest rider be in time; other free instances get their share. A free worker never waits.
+//! - *Parts*: a request with more rows than a run takes runs in parts, on all instances at once.
+//!
+//! Estimates may be wrong: nothing is refused by them for longer than a second without a run that
+//! corrects them.
+//!
 //! Models come and go while requests run ([`repository::control`]). A request holds the version that
 //! it has found until it is answered; a version that was replaced ends when the last one has let go,
 //! so no swap fails a request and nothing counts who is inside.
@@ -57,7 +76,7 @@
 //!
 //! | rank | rooms | what they are |
 //! | --- | --- | --- |
-//! | 0 | [`tensor`], [`deadline`], [`runtime`] | tensors, shapes, joining and cutting; a point in time; the library as a file |
+//! | 0 | [`tensor`], [`deadline`], [`cost`], [`runtime`] | tensors, shapes, joining and cutting; a point in time; what a run costs; the library as a file |
 //! | 1 | [`model`] | names, versions, signatures, the axis of the rows |
 //! | 2 | [`error`] | what a caller can be told |
 //! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
@@ -69,7 +88,7 @@
 //! | 9 | [`pb`], [`connection`] | generated messages; accepting and bounding connections |
 //! | 10 | [`grpc`] | the data port |
 //! | 11 | [`http`], [`admin`] | the REST port, which takes the path of `grpc`; the operator's port |
-//! | 12 | [`app`], [`mod@bench`] | put together, run, drain; load on a server |
+//! | 12 | [`app`], [`mod@bench`], [`simulate`] | put together, run, drain; load on a server; policies on virtual time |
 //! | 13 | [`cli`] | subcommands |
 //!
 //! # What holds everywhere
@@ -98,6 +117,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod cost;
 pub mod deadline;
 pub mod error;
 pub mod grpc;
@@ -109,6 +129,7 @@ pub mod pb;
 pub mod repository;
 pub mod request;
 pub mod runtime;
+pub mod simulate;
 pub mod statistics;
 pub mod telemetry;
 pub mod tensor;

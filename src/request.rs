@@ -6,16 +6,19 @@
 //! copies no tensor.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::model::{ModelSpec, TensorSpec};
 use crate::tensor::Tensor;
+use crate::tensor::rows::{RowsError, slice};
 
 mod validate;
 
-pub use validate::validate;
+pub use validate::{length_of, validate};
 
 /// A request as decoded from a message, not yet held against a model.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +31,7 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
     /// Urgency: 1 is the most urgent, 0 the default.
     pub priority: u64,
-    /// Whose request it is; 0 if that is not known.
+    /// Whose request it is: callers share a model fairly. 0 is "unknown".
     pub tenant: u64,
 }
 
@@ -51,6 +54,7 @@ pub struct ValidRequest {
     byte_size: usize,
     priority: u64,
     tenant: u64,
+    length: usize,
 }
 
 /// What requests must have in common to share a run: every dimension but the rows, and the
@@ -87,9 +91,29 @@ impl ValidRequest {
         self.priority
     }
 
-    /// Whose request it is; 0 if that is not known.
+    /// Whose request it is; 0 is "unknown".
     pub fn tenant(&self) -> u64 {
         self.tenant
+    }
+
+    /// What the cost of a row depends on: the product of the dimensions that differ between requests,
+    /// but for the rows; 1 where there are none.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The same request with only some of its rows, as one of the parts that it is split into.
+    ///
+    /// # Errors
+    /// [`RowsError`] if it has not these rows.
+    pub fn with_rows(&self, rows: &Range<usize>, spec: &ModelSpec) -> Result<Self, RowsError> {
+        let inputs = self.inputs.iter().zip(&spec.inputs);
+        let part = |(tensor, declared): (&Tensor, &TensorSpec)| match declared.batch_axis {
+            Some(axis) => slice(tensor, axis, rows),
+            None => Ok(tensor.clone()),
+        };
+        let inputs = inputs.map(part).collect::<Result<_, _>>()?;
+        Ok(Self { inputs, rows: rows.len(), ..self.clone() })
     }
 
     /// Memory that the inputs hold, in bytes.

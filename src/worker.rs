@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use crate::batcher::Batcher;
 use crate::config::ModelConfig;
 use crate::error::ExecuteError;
-use crate::job::Stop;
 use crate::job::courier::Courier;
+use crate::job::{Answer, Reply, Stop};
 use crate::model::{ModelKey, ModelSpec};
 use crate::statistics::ModelStatistics;
 use crate::telemetry::metrics::ModelMetrics;
@@ -28,6 +28,7 @@ use crate::tensor::Tensor;
 use crate::tensor::rows::Joined;
 
 mod batch;
+mod order;
 mod rerun;
 mod thread;
 pub mod warmup;
@@ -117,6 +118,8 @@ pub(crate) struct PoolShared {
     pub(crate) courier: Courier,
     pub(crate) make: MakeExecutor,
     pub(crate) rerun_budget: rerun::RerunBudget,
+    /// Where answers wait for those of earlier batches, if the model asks for it.
+    pub(crate) in_order: Option<order::InOrder>,
     /// Threads that have not ended.
     pub(crate) at_work: AtomicUsize,
 }
@@ -135,6 +138,8 @@ pub struct PoolParts {
     pub metrics: ModelMetrics,
     /// Who brings answers to their callers.
     pub courier: Courier,
+    /// Whether answers go out in the order in which their batches were cut.
+    pub in_order: bool,
     /// One executor per thread.
     pub executors: Vec<Box<dyn Executor>>,
     /// Builds an executor anew after a panic.
@@ -157,6 +162,7 @@ impl WorkerPool {
             courier: parts.courier,
             make: parts.make,
             rerun_budget: rerun::RerunBudget::default(),
+            in_order: parts.in_order.then(order::InOrder::default),
             at_work: parts.executors.len().into(),
         });
         let alive = Arc::new(alive);
@@ -198,6 +204,24 @@ impl WorkerPool {
     /// Number of threads.
     pub fn instances(&self) -> usize {
         self.threads.len()
+    }
+}
+
+impl PoolShared {
+    /// Answers riders of a batch, now or when it is the batch's turn.
+    fn deliver(&self, batch: u64, answers: Vec<(Reply, Answer)>) {
+        let answers = match &self.in_order {
+            Some(order) => order.pass(batch, answers),
+            None => answers,
+        };
+        self.courier.deliver(answers);
+    }
+
+    /// Every rider of a batch was answered or dropped.
+    fn batch_over(&self, batch: u64) {
+        if let Some(order) = &self.in_order {
+            self.courier.deliver(order.over(batch));
+        }
     }
 }
 

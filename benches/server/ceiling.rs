@@ -1,5 +1,5 @@
 //! The ceiling: a model in ONNX Runtime from Rust, one thread, no server. Prints one line of JSON:
-//! microseconds of a run by rows.
+//! microseconds of a run by rows, each the median of several passes.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -13,6 +13,19 @@ use onnxd::runtime::library::{SearchPlaces, find};
 use onnxd::runtime::processors::Processors;
 use onnxd::worker::warmup::{self, Examples};
 use onnxd::worker::{ModelLoader, ModelSource};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::table::median;
+
+/// Largest batch.
+const MOST_ROWS: usize = 64;
+/// Time for runs of one row, which latencies are compared with.
+const SINGLE_TIME: Duration = Duration::from_millis(300);
+/// Passes over all sizes; each counts with the fastest of a few runs.
+const PASSES: usize = 7;
+/// Time of a pass: enough for a few runs of the slowest model.
+const BUDGET: Duration = Duration::from_millis(120);
 
 /// Measures the model file that is named first, with the library that is named second.
 pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
@@ -36,16 +49,21 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     let given = BTreeMap::new();
     let examples: Examples<'_> =
         warmup::run_once(executor, &spec, &given).map_err(|error| error.to_string())?;
-    let mut best: BTreeMap<String, f64> = BTreeMap::new();
-    // The fastest of several passes: what the machine can do when nothing disturbs it.
-    for _ in 0..20 {
-        let budget = Duration::from_millis(200);
-        for (rows, took) in warmup::measure(executor, &spec, examples, 64, budget) {
-            let micros = took.as_secs_f64() * 1e6;
-            let known = best.entry(rows.to_string()).or_insert(micros);
-            *known = known.min(micros);
+    let mut passes: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    let mut pass = |most_rows| {
+        for (rows, took) in warmup::measure(executor, &spec, examples, most_rows, BUDGET) {
+            passes.entry(rows).or_default().push(took.as_secs_f64() * 1e6);
         }
+    };
+    let begun_at = Instant::now();
+    while begun_at.elapsed() < SINGLE_TIME {
+        pass(1);
     }
-    println!("{}", serde_json::json!(best));
+    for _ in 0..PASSES {
+        pass(MOST_ROWS);
+    }
+    let typical: BTreeMap<String, f64> =
+        passes.into_iter().map(|(rows, micros)| (rows.to_string(), median(micros))).collect();
+    println!("{}", json!(typical));
     Ok(())
 }

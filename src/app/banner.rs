@@ -54,7 +54,7 @@ fn signature(served: &ServedModel) -> String {
         1 => String::new(),
         many => format!(" x{many}"),
     };
-    let rows = served.batcher.policy().max_rows;
+    let rows = served.batcher.rows_per_run();
     let how = match served.config.batching {
         _ if !served.spec.has_rows() => "one request a run".to_owned(),
         Batching::Off => "batching off".to_owned(),

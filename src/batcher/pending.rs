@@ -1,29 +1,44 @@
-//! The requests of one model that wait for a worker: groups that may share a run, the most urgent
-//! first inside a group, first in, first out among equals; the group with the most urgent request
-//! first, the oldest among equals. The rest of a batch is filled with the less urgent.
+//! The requests of one model that wait for a worker, in groups that may share a run. The most urgent
+//! group goes first, and in it the most urgent requests; the rest of a batch is filled with the less
+//! urgent ([`group`] has the order).
 //!
-//! Pure: no lock, no clock, no channel. Generic over key and payload, so that tests queue integers.
-//! A request can be taken out at any time by the key that `push` gave for it.
+//! Pure: no lock, no clock, no channel. Generic over key and payload, so that tests and the simulator
+//! queue integers. A request can be taken out at any time by the key that `push` gave for it.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
 
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::policy::{BatchPolicy, CutReason, Decision, QueueView};
+use super::policy::{CutReason, Decision, Moment, QueueView};
 use crate::deadline::Deadline;
+
+mod cut;
+mod group;
+mod shares;
+
+use group::{Group, Place, Urgency};
+use shares::Shares;
 
 /// A waiting request.
 #[derive(Debug)]
 pub struct Entry<T> {
     /// Rows that it adds to a run.
     pub rows: usize,
+    /// Its length, as costs are known by ([`crate::cost`]).
+    pub length: usize,
     /// When it came.
     pub enqueued_at: Instant,
     /// When it is worth nothing any more.
     pub deadline: Deadline,
     /// Urgency; the lowest number goes first.
     pub priority: u64,
+    /// Whose it is; callers of one level share the instances fairly.
+    pub tenant: u64,
+    /// Time of an instance that it takes, at best.
+    pub work: Duration,
     /// Whatever travels with it.
     pub payload: T,
 }
@@ -42,8 +57,12 @@ pub struct Cut<T> {
     pub riders: Vec<(JobKey, Entry<T>)>,
     /// Requests that were found expired on the way; they must be answered, not run.
     pub expired: Vec<Entry<T>>,
+    /// Requests that could not have been answered in time any more; not run either.
+    pub hopeless: Vec<Entry<T>>,
     /// Rows of all riders.
     pub rows: usize,
+    /// Length of the longest rider.
+    pub length: usize,
     /// Why now.
     pub reason: CutReason,
 }
@@ -52,7 +71,9 @@ pub struct Cut<T> {
 #[derive(Debug)]
 pub struct Pending<K, T> {
     slots: Slab<Waiting<T>>,
-    groups: Vec<Group<K>>,
+    groups: Slab<Group<K>>,
+    by_key: HashMap<Option<K>, usize>,
+    shares: Shares,
     next_serial: u64,
     rows: usize,
 }
@@ -60,65 +81,24 @@ pub struct Pending<K, T> {
 #[derive(Debug)]
 struct Waiting<T> {
     serial: u64,
+    group: usize,
     entry: Entry<T>,
 }
 
-/// One group.
-#[derive(Debug)]
-struct Group<K> {
-    /// `None`: each request of this group runs alone.
-    key: Option<K>,
-    /// The most urgent first; none is empty.
-    levels: Vec<Level>,
-    jobs: usize,
-    rows: usize,
-}
-
-/// Requests of one urgency. `fifo` may hold keys of requests that have left; they are passed over.
-#[derive(Debug)]
-struct Level {
-    priority: u64,
-    fifo: VecDeque<JobKey>,
-}
-
-impl<K> Group<K> {
-    fn push(&mut self, priority: u64, job: JobKey) {
-        let found = self.levels.binary_search_by_key(&priority, |level| level.priority);
-        let position = found.unwrap_or_else(|position| {
-            self.levels.insert(position, Level { priority, fifo: VecDeque::new() });
-            position
-        });
-        self.levels[position].fifo.push_back(job);
-    }
-
-    /// The key that is next, whether its request still waits or not.
-    fn front(&self) -> Option<JobKey> {
-        self.levels.first()?.fifo.front().copied()
-    }
-
-    fn pop_front(&mut self) {
-        let Some(level) = self.levels.first_mut() else { return };
-        level.fifo.pop_front();
-        if level.fifo.is_empty() {
-            self.levels.remove(0);
-        }
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &JobKey> {
-        self.levels.iter().flat_map(|level| &level.fifo)
-    }
-}
-
-/// Keys of departed requests that a group may hold before it is swept, beyond one per request.
-const STALE_KEYS: usize = 64;
-
 impl<K, T> Default for Pending<K, T> {
     fn default() -> Self {
-        Self { slots: Slab::new(), groups: Vec::new(), next_serial: 0, rows: 0 }
+        Self {
+            slots: Slab::new(),
+            groups: Slab::new(),
+            by_key: HashMap::new(),
+            shares: Shares::default(),
+            next_serial: 0,
+            rows: 0,
+        }
     }
 }
 
-impl<K: PartialEq + Clone, T> Pending<K, T> {
+impl<K: Hash + Eq + Clone, T> Pending<K, T> {
     /// Requests that wait.
     pub fn jobs(&self) -> usize {
         self.slots.len()
@@ -129,169 +109,173 @@ impl<K: PartialEq + Clone, T> Pending<K, T> {
         self.rows
     }
 
-    /// Adds a request to the group of `key`, or to those that run alone.
-    pub fn push(&mut self, key: Option<&K>, entry: Entry<T>) -> JobKey {
+    /// Adds a request to the group of `key`, or to those that run alone. A round of callers that
+    /// share fairly is `a_round` rows.
+    pub fn push(&mut self, key: Option<K>, entry: Entry<T>, a_round: usize) -> JobKey {
         let serial = self.next_serial;
         self.next_serial += 1;
-        let (rows, priority) = (entry.rows, entry.priority);
-        let slot = self.slots.insert(Waiting { serial, entry });
-        let job = JobKey { slot, serial };
-        let position = self.groups.iter().position(|group| group.key.as_ref() == key);
-        let position = position.unwrap_or_else(|| {
-            let levels = Vec::with_capacity(1);
-            self.groups.push(Group { key: key.cloned(), levels, jobs: 0, rows: 0 });
-            self.groups.len() - 1
+        let group = self.by_key.get(&key).copied().unwrap_or_else(|| {
+            let group = self.groups.insert(Group::new(key.clone(), entry.length));
+            self.by_key.insert(key, group);
+            group
         });
-        let group = &mut self.groups[position];
-        group.push(priority, job);
-        group.jobs += 1;
+        self.shares.enter(entry.tenant);
+        self.rows += entry.rows;
+        let (rows, length, tenant) = (entry.rows, entry.length, entry.tenant);
+        let slot = self.slots.insert(Waiting { serial, group, entry });
+        let place = self.place(slot);
+        let round = self.shares.round(tenant, a_round);
+        let group = &mut self.groups[group];
+        group.push(place, round);
         group.rows += rows;
-        self.rows += rows;
-        job
+        group.mixed |= group.length != length;
+        JobKey { slot, serial }
     }
 
-    /// Takes a waiting request out; `None` if it waits no more. `key` is the one it came with.
-    pub fn remove(&mut self, key: Option<&K>, job: JobKey) -> Option<T> {
-        let entry = self.take_slot(job)?;
-        let position = self.groups.iter().position(|group| group.key.as_ref() == key)?;
-        let group = &mut self.groups[position];
-        group.jobs -= 1;
-        group.rows -= entry.rows;
-        self.tidy(position);
-        Some(entry.payload)
+    /// Takes a waiting request out; `None` if it waits no more.
+    pub fn remove(&mut self, job: JobKey, a_round: usize) -> Option<T> {
+        self.take(job, a_round).map(|entry| entry.payload)
     }
 
-    /// What a free worker should do at `now`, over all groups.
-    pub fn decide(&self, now: Instant, policy: &BatchPolicy, draining: bool) -> Decision {
-        self.choose(now, policy, draining).map_or(Decision::Idle, |(_, decision)| decision)
+    /// Makes room for a request of `tenant` and `priority` in a queue that is full: takes out the
+    /// last of those who have least right to their place, if anybody has less than the newcomer.
+    pub fn displace(&mut self, priority: u64, tenant: u64, a_round: usize) -> Option<T> {
+        let jobs = self.shares.jobs(tenant);
+        let candidates = self.groups.iter();
+        let candidates =
+            candidates.filter_map(|(_, group)| group.least_entitled(priority, tenant, jobs));
+        let place = candidates.max_by_key(|place| (place.priority, place.deadline))?;
+        self.take(JobKey { slot: place.slot, serial: place.serial }, a_round)
+            .map(|entry| entry.payload)
+    }
+
+    /// Time of instances that all of it takes.
+    pub fn work(&self) -> Duration {
+        self.groups.iter().map(|(_, group)| Duration::from_nanos(group.work())).sum()
+    }
+
+    /// Time of instances that goes before a request as described, which takes `own` itself.
+    pub fn ahead(&self, priority: u64, tenant: u64, deadline: Deadline, own: Duration) -> Duration {
+        let own = nanos(own);
+        let groups = self.groups.iter();
+        let ahead = groups.map(|(_, group)| group.ahead(priority, tenant, deadline, own));
+        Duration::from_nanos(ahead.sum())
+    }
+
+    /// What a free worker should do, over all groups.
+    pub fn decide(&mut self, moment: &Moment<'_>) -> Decision {
+        self.choose(moment).map_or(Decision::Idle, |(_, decision)| decision)
     }
 
     /// Cuts the batch that [`Pending::decide`] speaks of; `None` if it is not time yet.
-    pub fn cut(&mut self, now: Instant, policy: &BatchPolicy, draining: bool) -> Option<Cut<T>> {
-        let (position, Decision::Cut(reason)) = self.choose(now, policy, draining)? else {
+    pub fn cut(&mut self, moment: &Moment<'_>) -> Option<Cut<T>> {
+        let (group, Decision::Cut(reason)) = self.choose(moment)? else {
             return None;
         };
-        let mut cut = Cut { riders: Vec::new(), expired: Vec::new(), rows: 0, reason };
-        let alone = self.groups[position].key.is_none();
-        while let Some(job) = self.groups[position].front() {
-            let Some(waiting) = self.slots.get(job.slot).filter(|w| w.serial == job.serial) else {
-                self.groups[position].pop_front();
-                continue;
-            };
-            let rows = waiting.entry.rows;
-            let expired = waiting.entry.deadline.is_past(now);
-            let full = alone || cut.rows + rows > policy.max_rows;
-            if !expired && !cut.riders.is_empty() && full {
-                break;
-            }
-            self.groups[position].pop_front();
-            let Some(entry) = self.take_slot(job) else { continue };
-            self.groups[position].jobs -= 1;
-            self.groups[position].rows -= rows;
-            if expired {
-                cut.expired.push(entry);
-            } else {
-                cut.rows += rows;
-                cut.riders.push((job, entry));
-            }
-        }
-        self.tidy(position);
+        let (riders, expired, hopeless) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cut = Cut { riders, expired, hopeless, rows: 0, length: 0, reason };
+        self.fill(group, moment, &mut cut);
         Some(cut)
     }
 
     /// Takes everything out, in no particular order.
     pub fn clear(&mut self) -> Vec<T> {
         self.groups.clear();
+        self.by_key.clear();
+        self.shares.clear();
         self.rows = 0;
         self.slots.drain().map(|waiting| waiting.entry.payload).collect()
     }
 
-    /// After requests have left a group: sweeps keys of the departed if there are many, and removes
-    /// the group if it is empty.
-    fn tidy(&mut self, position: usize) {
-        let slots = &self.slots;
-        let waits = |job: &JobKey| slots.get(job.slot).is_some_and(|w| w.serial == job.serial);
-        let group = &mut self.groups[position];
-        if group.jobs == 0 {
-            self.groups.swap_remove(position);
-            return;
+    fn place(&self, slot: usize) -> Place {
+        let Waiting { serial, entry, .. } = &self.slots[slot];
+        Place {
+            priority: entry.priority,
+            tenant: entry.tenant,
+            deadline: entry.deadline,
+            serial: *serial,
+            slot,
+            work: nanos(entry.work),
         }
-        let held: usize = group.levels.iter().map(|level| level.fifo.len()).sum();
-        for level in &mut group.levels {
-            if held > 2 * group.jobs + STALE_KEYS {
-                level.fifo.retain(waits);
-            }
-            // The front must be a request that waits: its age is the level's.
-            while level.fifo.front().is_some_and(|job| !waits(job)) {
-                level.fifo.pop_front();
-            }
-        }
-        group.levels.retain(|level| !level.fifo.is_empty());
     }
 
-    fn take_slot(&mut self, job: JobKey) -> Option<Entry<T>> {
+    fn take(&mut self, job: JobKey, a_round: usize) -> Option<Entry<T>> {
         self.slots.get(job.slot).filter(|waiting| waiting.serial == job.serial)?;
-        let entry = self.slots.remove(job.slot).entry;
+        let place = self.place(job.slot);
+        let Waiting { group: position, entry, .. } = self.slots.remove(job.slot);
         self.rows -= entry.rows;
+        let round = self.shares.round(entry.tenant, a_round);
+        self.shares.leave(entry.tenant);
+        let group = &mut self.groups[position];
+        group.remove(&place, round);
+        group.rows -= entry.rows;
+        if group.jobs == 0 {
+            let group = self.groups.remove(position);
+            self.by_key.remove(&group.key);
+        }
         Some(entry)
     }
 
-    /// The group to serve and the decision for it: the most urgent of those that can be cut, the
-    /// oldest among equals, else the one that can be cut first.
-    fn choose(
-        &self,
-        now: Instant,
-        policy: &BatchPolicy,
-        draining: bool,
-    ) -> Option<(usize, Decision)> {
-        let mut best: Option<(usize, Decision, (u64, Instant))> = None;
-        for (position, group) in self.groups.iter().enumerate() {
-            let Some(view) = self.view(group, policy, draining) else { continue };
-            let decision = policy.decide(now, &view);
-            let urgency = match decision {
-                Decision::Idle => continue,
-                Decision::WaitUntil(instant) => (0, instant),
-                Decision::Cut(_) => {
-                    let priority = group.levels.first().map_or(0, |level| level.priority);
-                    (priority, view.oldest_enqueued_at.unwrap_or(now))
-                }
+    /// The group to serve and the decision for it: the most urgent of those that can be cut, else the
+    /// one that can be cut first.
+    fn choose(&mut self, moment: &Moment<'_>) -> Option<(usize, Decision)> {
+        let mut ready: Option<(Urgency, usize, Decision)> = None;
+        let mut later: Option<(Instant, usize)> = None;
+        let Self { slots, groups, shares, .. } = self;
+        for (position, group) in groups.iter_mut() {
+            let Some((urgency, first)) = group.first(shares, moment.policy.max_rows) else {
+                continue;
             };
-            let better = match &best {
-                None => true,
-                Some((_, Decision::Cut(_), _)) if !matches!(decision, Decision::Cut(_)) => false,
-                Some((_, Decision::WaitUntil(_), _)) if matches!(decision, Decision::Cut(_)) => {
-                    true
+            let view = view(group, slots, &first, moment);
+            match moment.policy.decide(moment.now, &view) {
+                Decision::Idle => {}
+                Decision::WaitUntil(instant) => {
+                    if later.is_none_or(|(other, _)| instant < other) {
+                        later = Some((instant, position));
+                    }
                 }
-                Some((_, _, other)) => urgency < *other,
-            };
-            if better {
-                best = Some((position, decision, urgency));
+                decision @ Decision::Cut(_) => {
+                    if ready.is_none_or(|(other, ..)| urgency < other) {
+                        ready = Some((urgency, position, decision));
+                    }
+                }
             }
         }
-        best.map(|(position, decision, _)| (position, decision))
+        let waits = later.map(|(instant, position)| (position, Decision::WaitUntil(instant)));
+        ready.map(|(_, position, decision)| (position, decision)).or(waits)
     }
+}
 
-    fn view(&self, group: &Group<K>, policy: &BatchPolicy, draining: bool) -> Option<QueueView> {
-        let fronts =
-            group.levels.iter().filter_map(|level| self.slots.get(level.fifo.front()?.slot));
-        let oldest = fronts.map(|front| front.entry.enqueued_at).min()?;
-        // Only a batch that may wait needs its earliest deadline, and looking for it takes a walk.
-        let full = group.key.is_none() || group.rows >= policy.max_rows;
-        let waits = !policy.max_queue_delay.is_zero() && !draining && !full;
-        let earliest = || {
-            let waiting = group
-                .keys()
-                .filter_map(|job| self.slots.get(job.slot).filter(|w| w.serial == job.serial));
-            waiting.map(|waiting| waiting.entry.deadline).min()
-        };
-        Some(QueueView {
-            // A request that runs alone has no company to wait for: it is a full batch.
-            rows: if group.key.is_none() { policy.max_rows.max(group.rows) } else { group.rows },
-            oldest_enqueued_at: Some(oldest),
-            earliest_deadline: if waits { earliest() } else { None },
-            draining,
-        })
+fn view<K, T>(
+    group: &Group<K>,
+    slots: &Slab<Waiting<T>>,
+    first: &Place,
+    moment: &Moment<'_>,
+) -> QueueView {
+    let policy = moment.policy;
+    let alone = group.key.is_none();
+    // A request that runs alone has no company to wait for: it is a full batch.
+    let rows = if alone { policy.max_rows.max(group.rows) } else { group.rows };
+    // Only a batch that may wait needs its oldest request and its earliest deadline, and looking for
+    // them takes a walk.
+    let waits = !policy.max_queue_delay.is_zero() && !moment.draining && rows < policy.max_rows;
+    let first_came_at = slots[first.slot].entry.enqueued_at;
+    let (oldest, earliest) = if waits {
+        let oldest = group.places().map(|place| slots[place.slot].entry.enqueued_at).min();
+        (oldest.unwrap_or(first_came_at), group.places().map(|place| place.deadline).min())
+    } else {
+        (first_came_at, None)
+    };
+    QueueView {
+        rows,
+        oldest_enqueued_at: Some(oldest),
+        earliest_deadline: earliest,
+        draining: moment.draining,
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

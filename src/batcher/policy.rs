@@ -1,24 +1,55 @@
-//! When to cut a batch: one value and one pure function of numbers and `now`.
+//! When to cut a batch and how large: values and pure functions of numbers, costs and `now`.
 //!
 //! A worker asks when it is free, so "a worker is free" is given. Nothing here waits, counts or
 //! touches a tensor; `batcher.rs` does the waiting, in one place.
+//!
+//! With measured sizes a free worker never waits. While it waited, nothing would be done; a run
+//! that is cut now ends no later than one that is cut later, and what comes meanwhile is the next
+//! batch, which is larger the busier the workers are. `onnxd simulate` compares this with waiting.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::cost::CostModel;
 use crate::deadline::Deadline;
 
 /// How a model's requests are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPolicy {
     /// Most rows in a run. One request with more rows still runs, alone.
     pub max_rows: usize,
+    /// Whether the size follows from what runs cost; else it is as large as it can be.
+    pub measured: bool,
+    /// Whether a request with more rows than a run takes is run in parts.
+    pub splits: bool,
+    /// Sizes to cut as soon as that many rows wait, rising; empty for none (Triton's
+    /// `preferred_batch_size`).
+    pub preferred: Arc<[usize]>,
     /// Longest time that a free worker waits for company of the oldest request; zero takes what
     /// is there, so that batches grow only while all workers are busy.
     pub max_queue_delay: Duration,
     /// A batch is cut this long before the earliest deadline in it at the latest.
     pub deadline_margin: Duration,
+}
+
+/// What a decision looks at beside the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// The time.
+    pub now: Instant,
+    /// How requests are put together.
+    pub policy: &'a BatchPolicy,
+    /// What runs cost.
+    pub costs: &'a CostModel,
+    /// Instances that are free, with the one that asks.
+    pub free: usize,
+    /// No company will come any more.
+    pub draining: bool,
+    /// Nothing has run for so long that a request is tried even if it seems to come too late:
+    /// estimates that nothing corrects would refuse for ever.
+    pub probe: bool,
 }
 
 /// One group of requests that may share a run, as numbers.
@@ -50,6 +81,8 @@ pub enum Decision {
 pub enum CutReason {
     /// No rows fit any more.
     Full,
+    /// A preferred number of rows is there.
+    Preferred,
     /// A worker was free and waiting for company is switched off.
     WorkerFree,
     /// The oldest request has waited as long as it may.
@@ -62,13 +95,20 @@ pub enum CutReason {
 
 impl CutReason {
     /// All reasons, for metrics that exist from the start.
-    pub const ALL: [Self; 5] =
-        [Self::Full, Self::WorkerFree, Self::DelayElapsed, Self::DeadlineNear, Self::Draining];
+    pub const ALL: [Self; 6] = [
+        Self::Full,
+        Self::Preferred,
+        Self::WorkerFree,
+        Self::DelayElapsed,
+        Self::DeadlineNear,
+        Self::Draining,
+    ];
 
     /// Stable word for labels.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::Preferred => "preferred",
             Self::WorkerFree => "worker_free",
             Self::DelayElapsed => "delay_elapsed",
             Self::DeadlineNear => "deadline_near",
@@ -77,7 +117,25 @@ impl CutReason {
     }
 }
 
+/// Time between the end of a run and its answers' way out, roughly.
+pub const ANSWERING: Duration = Duration::from_micros(200);
+
+/// A share of the batch is left to another free instance if that ends this much sooner.
+const WORTH_SPLITTING: f64 = 0.8;
+
 impl BatchPolicy {
+    /// Takes what is there, up to `max_rows`, and waits for nothing.
+    pub fn eager(max_rows: usize) -> Self {
+        Self {
+            max_rows,
+            measured: false,
+            splits: false,
+            preferred: Arc::default(),
+            max_queue_delay: Duration::ZERO,
+            deadline_margin: Duration::ZERO,
+        }
+    }
+
     /// Decides for one group.
     pub fn decide(&self, now: Instant, view: &QueueView) -> Decision {
         let Some(oldest) = view.oldest_enqueued_at else {
@@ -85,6 +143,9 @@ impl BatchPolicy {
         };
         if view.rows >= self.max_rows {
             return Decision::Cut(CutReason::Full);
+        }
+        if self.preferred.iter().any(|rows| *rows <= view.rows) {
+            return Decision::Cut(CutReason::Preferred);
         }
         if view.draining {
             return Decision::Cut(CutReason::Draining);
@@ -104,6 +165,62 @@ impl BatchPolicy {
         }
         let latest = now + deadline.remaining(now).saturating_sub(self.deadline_margin);
         Decision::WaitUntil(patience.min(latest))
+    }
+}
+
+impl Moment<'_> {
+    /// How many rows a batch should have if `waiting` rows of `length` wait and the tightest rider's
+    /// answer is due at `due`.
+    pub fn target(&self, waiting: usize, length: usize, due: Deadline) -> usize {
+        let policy = self.policy;
+        if !policy.measured {
+            let preferred = policy.preferred.iter().rev().find(|rows| **rows <= waiting);
+            return preferred.copied().unwrap_or(policy.max_rows).min(policy.max_rows);
+        }
+        let target = self.costs.best_rows(length, waiting.min(policy.max_rows));
+        let target = self.shared_out(target, waiting, length);
+        if self.costs.is_empty() || self.in_time(target, length, due) {
+            return target;
+        }
+        let reachable = self.reachable(target, length, due);
+        self.costs.best_rows(length, reachable)
+    }
+
+    /// Whether a run that begins now and is as slow as runs hardly ever are is in time.
+    pub fn in_time(&self, rows: usize, length: usize, due: Deadline) -> bool {
+        due.remaining(self.now) >= self.costs.at_most(rows, length) + ANSWERING
+    }
+
+    /// Whether an answer is due before a run of it alone can end: an ordinary one, or where others
+    /// wait who would be in time for sure, one that is as slow as runs hardly ever are.
+    pub fn is_hopeless(&self, rows: usize, length: usize, due: Deadline, others: bool) -> bool {
+        if self.probe {
+            return false;
+        }
+        if others && !self.costs.is_empty() {
+            return !self.in_time(rows, length, due);
+        }
+        due.remaining(self.now) < self.costs.expect(rows, length)
+    }
+
+    /// Most rows, below `rows`, of a run that is in time; at least 1.
+    fn reachable(&self, rows: usize, length: usize, due: Deadline) -> usize {
+        let (mut fits, mut fails) = (1, rows);
+        while fails - fits > 1 {
+            let middle = fits.midpoint(fails);
+            if self.in_time(middle, length, due) { fits = middle } else { fails = middle }
+        }
+        fits
+    }
+
+    /// This instance's share of `waiting` rows if others are free, too, and sharing ends sooner.
+    fn shared_out(&self, target: usize, waiting: usize, length: usize) -> usize {
+        let share = waiting.div_ceil(self.free.max(1));
+        if share >= target {
+            return target;
+        }
+        let (whole, part) = (self.costs.expect(target, length), self.costs.expect(share, length));
+        if part < whole.mul_f64(WORTH_SPLITTING) { share } else { target }
     }
 }
 

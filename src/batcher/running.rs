@@ -4,6 +4,9 @@
 //! late departure cannot end the run that follows.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::pending::JobKey;
 use crate::job::Stop;
@@ -19,6 +22,19 @@ struct Run {
     riders: Vec<JobKey>,
     gone: usize,
     stop: Arc<dyn Stop>,
+    begun_at: Instant,
+    /// When it is expected to end.
+    until: Instant,
+    /// Rows and length of what ran, once it has.
+    ran: Option<(usize, usize)>,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub(super) begun_at: Instant,
+    /// Rows and length of what ran; `None` if it failed or was stopped.
+    pub(super) ran: Option<(usize, usize)>,
 }
 
 impl Running {
@@ -34,16 +50,38 @@ impl Running {
         self.runs.iter().flatten().count()
     }
 
-    pub(super) fn start(&mut self, instance: usize, riders: Vec<JobKey>, stop: Arc<dyn Stop>) {
+    pub(super) fn start(
+        &mut self,
+        instance: usize,
+        riders: Vec<JobKey>,
+        stop: Arc<dyn Stop>,
+        (begun_at, until): (Instant, Instant),
+    ) {
         if let Some(run) = self.runs.get_mut(instance) {
-            *run = Some(Run { riders, gone: 0, stop });
+            *run = Some(Run { riders, gone: 0, stop, begun_at, until, ran: None });
         }
     }
 
-    pub(super) fn finish(&mut self, instance: usize) {
-        if let Some(run) = self.runs.get_mut(instance) {
-            *run = None;
+    /// The run of `instance` did what it was for.
+    pub(super) fn ran(&mut self, instance: usize, rows: usize, length: usize) {
+        if let Some(Some(run)) = self.runs.get_mut(instance) {
+            run.ran = Some((rows, length));
         }
+    }
+
+    /// Until the first instance is free, as far as expected.
+    pub(super) fn free_in(&self, now: Instant) -> Duration {
+        let left = |run: &Option<Run>| match run {
+            None => Duration::ZERO,
+            Some(run) => run.until.saturating_duration_since(now),
+        };
+        self.runs.iter().map(left).min().unwrap_or_default()
+    }
+
+    /// A run has ended, if there was one.
+    pub(super) fn finish(&mut self, instance: usize) -> Option<Ended> {
+        let Run { begun_at, ran, .. } = self.runs.get_mut(instance)?.take()?;
+        Some(Ended { begun_at, ran })
     }
 
     /// A rider leaves; whether it rode. The last one stops the run.

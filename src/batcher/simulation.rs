@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::pending::{Entry, Pending};
-use super::policy::{BatchPolicy, CutReason, Decision};
+use super::policy::{BatchPolicy, CutReason, Decision, Moment};
+use crate::cost::CostModel;
 use crate::deadline::Deadline;
 
 /// A request that is going to come.
@@ -41,6 +42,8 @@ struct Simulation {
     begun_at: Instant,
     now: Instant,
     policy: BatchPolicy,
+    /// Knows nothing: the policy is a fixed one.
+    costs: CostModel,
     service: Service,
     arrivals: Vec<Arrival>,
     /// How many of the arrivals have come.
@@ -62,6 +65,7 @@ impl Simulation {
             begun_at,
             now: begun_at,
             policy,
+            costs: CostModel::new(64, Duration::ZERO),
             service,
             arrivals: arrivals.to_vec(),
             come: 0,
@@ -95,10 +99,14 @@ impl Simulation {
         self.workers.iter().any(Option::is_none)
     }
 
-    fn next_event(&self) -> Option<Instant> {
+    fn decide(&mut self) -> Decision {
+        self.pending.decide(&moment(self.now, &self.policy, &self.costs))
+    }
+
+    fn next_event(&mut self) -> Option<Instant> {
         let arrival = self.arrivals.get(self.come).map(|arrival| self.begun_at + arrival.at);
         let finish = self.workers.iter().flatten().min().copied();
-        let wake = match self.pending.decide(self.now, &self.policy, false) {
+        let wake = match self.decide() {
             Decision::WaitUntil(instant) if self.has_free_worker() => Some(instant),
             _ => None,
         };
@@ -122,15 +130,25 @@ impl Simulation {
             }
             let deadline = Deadline::after(enqueued_at, arrival.limit);
             let payload = u32::try_from(self.come).unwrap();
-            let entry = Entry { rows: arrival.rows, enqueued_at, deadline, priority: 1, payload };
-            self.pending.push(Some(&arrival.key), entry);
+            let entry = Entry {
+                rows: arrival.rows,
+                length: 1,
+                enqueued_at,
+                deadline,
+                priority: 1,
+                tenant: 0,
+                work: Duration::ZERO,
+                payload,
+            };
+            self.pending.push(Some(arrival.key), entry, self.policy.max_rows);
             self.come += 1;
         }
     }
 
     fn cut(&mut self) {
         while let Some(worker) = self.workers.iter().position(Option::is_none) {
-            let Some(cut) = self.pending.cut(self.now, &self.policy, false) else { break };
+            let moment = moment(self.now, &self.policy, &self.costs);
+            let Some(cut) = self.pending.cut(&moment) else { break };
             self.expired.extend(cut.expired.iter().map(|entry| entry.payload));
             if cut.riders.is_empty() {
                 continue;
@@ -154,9 +172,9 @@ impl Simulation {
     }
 
     /// With a worker free, whatever waits is younger than the delay.
-    fn check_waits(&self) {
+    fn check_waits(&mut self) {
         if self.has_free_worker() && self.pending.jobs() > 0 {
-            let decision = self.pending.decide(self.now, &self.policy, false);
+            let decision = self.decide();
             let Decision::WaitUntil(instant) = decision else { panic!("{decision:?}") };
             assert!(instant > self.now);
             assert!(instant <= self.now + self.policy.max_queue_delay);
@@ -250,7 +268,12 @@ fn ms(count: u64) -> Duration {
 }
 
 fn policy(max_rows: usize, delay: Duration) -> BatchPolicy {
-    BatchPolicy { max_rows, max_queue_delay: delay, deadline_margin: ms(2) }
+    let deadline_margin = ms(2);
+    BatchPolicy { max_queue_delay: delay, deadline_margin, ..BatchPolicy::eager(max_rows) }
+}
+
+fn moment<'a>(now: Instant, policy: &'a BatchPolicy, costs: &'a CostModel) -> Moment<'a> {
+    Moment { now, policy, costs, free: 1, draining: false, probe: false }
 }
 
 /// Most of the time goes into the run as such: 1 ms and 50 µs per row.

@@ -11,6 +11,7 @@ use crate::request::{InferRequest, InferResponse, NamedTensor, validate};
 use crate::tensor::{DataType, Shape, Tensor};
 
 mod accounting;
+mod deadlines;
 mod leaving;
 mod threads;
 
@@ -42,13 +43,17 @@ fn request(rows: usize, width: usize) -> ValidRequest {
 
 /// A policy that takes what is there.
 fn eager(max_rows: usize) -> BatchPolicy {
-    let (max_queue_delay, deadline_margin) = (Duration::ZERO, Duration::ZERO);
-    BatchPolicy { max_rows, max_queue_delay, deadline_margin }
+    BatchPolicy::eager(max_rows)
 }
 
 /// A policy that waits for company longer than any test.
 fn patient(max_rows: usize) -> BatchPolicy {
     BatchPolicy { max_queue_delay: HOUR, ..eager(max_rows) }
+}
+
+/// Nothing is known of what runs cost.
+fn costs() -> CostModel {
+    CostModel::new(64, Duration::ZERO)
 }
 
 /// A queue for 8 requests and 1000 bytes, served by two workers.
@@ -57,6 +62,7 @@ fn batcher(policy: BatchPolicy) -> Batcher {
         policy,
         QueueLimits { max_jobs: 8, bytes: ByteBudget::new(1000), default_priority: 100 },
         2,
+        costs(),
     )
 }
 
@@ -161,8 +167,6 @@ fn groups_of_different_width_and_empty_requests_run_apart() {
 
 #[test]
 fn a_full_queue_says_how_full_and_when_to_come_back() {
-    let batcher = batcher(eager(8));
-    let tickets: Vec<Ticket> = (0..8).map(|_| submit(&batcher, 3)).collect();
     let full = |retry_after| PredictError::Full {
         what: "queue",
         used: 8,
@@ -170,14 +174,16 @@ fn a_full_queue_says_how_full_and_when_to_come_back() {
         unit: "requests",
         retry_after: Some(retry_after),
     };
-    assert_eq!(refusal(&batcher, 1), full(RETRY_FLOOR), "nothing has run yet");
-    assert_eq!(budget(&batcher).taken(), 8 * 3 * ROW_BYTES, "nothing is kept of a refused one");
+    let blind = batcher(eager(8));
+    let tickets: Vec<Ticket> = (0..8).map(|_| submit(&blind, 3)).collect();
+    assert_eq!(refusal(&blind, 1), full(RETRY_FLOOR), "nothing has run yet");
+    assert_eq!(budget(&blind).taken(), 8 * 3 * ROW_BYTES, "nothing is kept of a refused one");
+    drop(tickets);
+    let batcher = batcher(eager(8));
+    batcher.shared.lock().costs.set(10, 1, Duration::from_millis(20));
+    let tickets: Vec<Ticket> = (0..8).map(|_| submit(&batcher, 3)).collect();
     // 24 rows at 2 ms each, on two instances.
-    batcher.record_run(10, Duration::from_millis(20));
     assert_eq!(refusal(&batcher, 1), full(Duration::from_millis(24)));
-    // One slow run moves the time per row by an eighth of the difference: 2 to 3 ms.
-    batcher.record_run(1, Duration::from_millis(10));
-    assert_eq!(refusal(&batcher, 1), full(Duration::from_millis(36)));
     drop(next(&batcher));
     assert_eq!(batcher.depth().jobs, 6);
     let (one, other) = (submit(&batcher, 1), submit(&batcher, 1));
@@ -189,8 +195,8 @@ fn a_full_queue_says_how_full_and_when_to_come_back() {
 fn full_memory_says_how_full_and_whether_to_come_back() {
     let limits =
         QueueLimits { max_jobs: 8, bytes: ByteBudget::new(10 * ROW_BYTES), default_priority: 100 };
-    let batcher = Batcher::new(eager(8), limits.clone(), 1);
-    let neighbour = Batcher::new(eager(8), limits, 1);
+    let batcher = Batcher::new(eager(8), limits.clone(), 1, costs());
+    let neighbour = Batcher::new(eager(8), limits, 1, costs());
     let full = |used, retry_after| PredictError::Full {
         what: "memory for requests",
         used,

@@ -13,7 +13,6 @@ use super::pending::JobKey;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Stage};
 use crate::job::Answer;
-use crate::request::BatchKey;
 
 /// A place in the queue. Dropping it gives the place up.
 #[derive(Debug)]
@@ -23,11 +22,26 @@ pub struct Ticket {
     deadline: Deadline,
 }
 
+/// Where the parts of a request lie; nearly always there is one.
+#[derive(Debug)]
+pub(super) enum Places {
+    One([JobKey; 1]),
+    Many(Vec<JobKey>),
+}
+
+impl Places {
+    fn keys(&self) -> &[JobKey] {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Place {
     shared: Arc<Shared>,
-    key: Option<BatchKey>,
-    job: JobKey,
+    jobs: Places,
     answered: bool,
 }
 
@@ -35,11 +49,10 @@ impl Ticket {
     pub(super) fn new(
         shared: Arc<Shared>,
         receiver: oneshot::Receiver<Answer>,
-        key: Option<BatchKey>,
-        job: JobKey,
+        jobs: Places,
         deadline: Deadline,
     ) -> Self {
-        Self { place: Place { shared, key, job, answered: false }, receiver, deadline }
+        Self { place: Place { shared, jobs, answered: false }, receiver, deadline }
     }
 
     /// Waits for the answer, at most until the deadline. Dropping the future gives the place up.
@@ -64,7 +77,7 @@ impl Ticket {
 impl Place {
     fn leave(&mut self) -> Stage {
         self.answered = true;
-        self.shared.leave(self.key.as_ref(), self.job)
+        self.shared.leave(self.jobs.keys())
     }
 }
 

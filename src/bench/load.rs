@@ -1,17 +1,16 @@
 //! The two kinds of load, and streams.
 
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
+use tonic::Code;
 
-use super::Measured;
-use super::client::RawClient;
+use super::client::{RawClient, framed};
+use super::{Measured, own_cpu};
 
 /// What load to put on.
 #[derive(Debug, Clone)]
@@ -22,7 +21,7 @@ pub struct Load {
     pub duration: Duration,
     /// Connections that callers share.
     pub connections: usize,
-    /// Deadline of each request.
+    /// Deadline of each request; answers of a stream that come after it are only counted as late.
     pub timeout: Option<Duration>,
     /// Whether a caller gives up at its deadline, as most clients do, or waits for the answer.
     pub cancels: bool,
@@ -41,136 +40,140 @@ pub enum Pace {
     Stream(usize),
 }
 
-/// One request's end.
-type End = (Result<(), Status>, Duration);
-
 /// Requests of an open loop that may be in flight: beyond it the generator is the bottleneck.
 const OPEN_IN_FLIGHT: usize = 20_000;
+/// Timers are this coarse; shorter waits are spent looking at the clock.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// Time between two looks at the progress.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What callers share.
+struct Run {
+    clients: Vec<RawClient>,
+    load: Load,
+    /// The request with its prefix.
+    frame: Bytes,
+    until: Instant,
+    measured: Mutex<Measured>,
+}
 
 /// Puts the load on a server. `tick` is called now and then with the number of ends so far.
 ///
 /// # Errors
 /// A sentence, if no connection can be made.
-pub async fn run(
-    address: &str,
-    load: &Load,
-    mut tick: impl FnMut(u64),
-) -> Result<Measured, String> {
+pub async fn run(address: &str, load: &Load, tick: impl Fn(u64)) -> Result<Measured, String> {
     let mut clients = Vec::with_capacity(load.connections);
     for _ in 0..load.connections.max(1) {
-        let client = RawClient::connect(address).await;
-        clients.push(client.map_err(|error| format!("cannot reach {address}: {error}"))?);
+        clients.push(RawClient::connect(address).await?);
     }
-    let (ends, mut ended) = mpsc::channel::<End>(1024);
-    let begun_at = Instant::now();
-    let until = begun_at + load.duration;
+    let frame = framed(&load.message).ok_or("the request has 4 GiB or more")?;
+    let (begun_at, cpu) = (Instant::now(), own_cpu());
+    let run = Arc::new(Run {
+        clients,
+        frame,
+        until: begun_at + load.duration,
+        load: load.clone(),
+        measured: Mutex::new(Measured::new()),
+    });
     let mut callers = JoinSet::new();
     match load.pace {
         Pace::Closed(count) => {
             for index in 0..count {
-                let client = clients[index % clients.len()].clone();
-                callers.spawn(closed(client, load.clone(), until, ends.clone()));
+                callers.spawn(closed(Arc::clone(&run), index));
             }
         }
-        Pace::Open(rate) => {
-            callers.spawn(open(clients, load.clone(), rate, until, ends.clone()));
-        }
-        Pace::Stream(window) => {
-            let client = clients.swap_remove(0);
-            callers.spawn(stream(client, load.clone(), window, until, ends.clone()));
+        Pace::Open(rate) => drop(callers.spawn(open(Arc::clone(&run), rate))),
+        Pace::Stream(window) => drop(callers.spawn(stream(Arc::clone(&run), window))),
+    }
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            left = callers.join_next() => if left.is_none() { break },
+            _ = ticks.tick() => tick(run.measured(|measured| measured.ends())),
         }
     }
-    drop(ends);
-    let mut measured = Measured::new();
-    let mut count = 0;
-    while let Some((result, took)) = ended.recv().await {
-        record(&mut measured, result, took, load.timeout);
-        count += 1;
-        if count % 1024 == 0 {
-            tick(count);
-        }
-    }
+    let mut measured = run.measured(|measured| std::mem::replace(measured, Measured::new()));
     measured.elapsed = begun_at.elapsed();
+    measured.own_cpu = own_cpu().zip(cpu).map(|(after, before)| after.saturating_sub(before));
     Ok(measured)
 }
 
-fn record(
-    measured: &mut Measured,
-    result: Result<(), Status>,
-    took: Duration,
-    timeout: Option<Duration>,
-) {
-    let code = result.map_or_else(|status| i32::from(status.code()), |()| 0);
-    *measured.codes.entry(code).or_default() += 1;
-    if code == 0 {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        measured.latency.record(micros.max(1)).ok();
-        if timeout.is_some_and(|timeout| took > timeout) {
-            measured.late += 1;
+impl Run {
+    fn measured<T>(&self, change: impl FnOnce(&mut Measured) -> T) -> T {
+        change(&mut self.measured.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes the end of a request that should have left at `due`.
+    fn record(&self, result: Result<(), Code>, due: Instant) {
+        let took = due.elapsed();
+        self.measured(|measured| measured.record(result, took, self.load.timeout));
+    }
+
+    /// One request that should leave at `due`.
+    async fn call(&self, index: usize, due: Instant) -> Result<(), Code> {
+        let client = &self.clients[index % self.clients.len()];
+        let Some(timeout) = self.load.timeout else {
+            return client.call(self.frame.clone(), None).await;
+        };
+        let deadline = due + timeout;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let call = client.call(self.frame.clone(), Some(left));
+        if self.load.cancels {
+            timeout_at(deadline, call).await.unwrap_or(Err(Code::DeadlineExceeded))
+        } else {
+            call.await
         }
     }
 }
 
-/// One request that should leave at `due`.
-async fn call(client: &mut RawClient, load: &Load, due: Instant) -> End {
-    let mut request = Request::new(load.message.clone());
-    let Some(timeout) = load.timeout else {
-        let result = client.call(request).await.map(drop);
-        return (result, due.elapsed());
-    };
-    let result = if load.cancels {
-        request.set_timeout(timeout);
-        match tokio::time::timeout_at(due + timeout, client.call(request)).await {
-            Ok(result) => result.map(drop),
-            Err(_) => Err(Status::deadline_exceeded("gave up")),
-        }
-    } else {
-        // The server is told by the protocol's parameter only: the channel watches the header.
-        client.call(request).await.map(drop)
-    };
-    (result, due.elapsed())
-}
-
-async fn closed(mut client: RawClient, load: Load, until: Instant, ends: mpsc::Sender<End>) {
+async fn closed(run: Arc<Run>, index: usize) {
     loop {
         let now = Instant::now();
-        if now >= until {
+        if now >= run.until {
             return;
         }
-        let end = call(&mut client, &load, now).await;
-        if ends.send(end).await.is_err() {
-            return;
+        let result = run.call(index, now).await;
+        run.record(result, now);
+        if result.is_err() {
+            // An error that needs no answer must not keep the others from running.
+            yield_now().await;
         }
     }
 }
 
-async fn open(
-    clients: Vec<RawClient>,
-    load: Load,
-    rate: f64,
-    until: Instant,
-    ends: mpsc::Sender<End>,
-) {
+async fn open(run: Arc<Run>, rate: f64) {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut due = Instant::now();
     let mut in_flight = JoinSet::new();
-    let mut index = 0;
-    while due < until {
-        sleep_until(due).await;
+    let mut due = Instant::now();
+    for index in 0.. {
+        due += exponential(&mut state, rate);
+        if due >= run.until {
+            break;
+        }
+        wait_until(due).await;
         while in_flight.len() >= OPEN_IN_FLIGHT {
             in_flight.join_next().await;
         }
         while in_flight.try_join_next().is_some() {}
-        let mut client = clients[index % clients.len()].clone();
-        index += 1;
-        let (load, ends, intended) = (load.clone(), ends.clone(), due);
+        let run = Arc::clone(&run);
         in_flight.spawn(async move {
-            let end = call(&mut client, &load, intended).await;
-            drop(ends.send(end).await);
+            let result = run.call(index, due).await;
+            run.record(result, due);
         });
-        due += exponential(&mut state, rate);
     }
     while in_flight.join_next().await.is_some() {}
+}
+
+/// Sleeps as far as timers reach, and lets the others run for the rest.
+async fn wait_until(due: Instant) {
+    let now = Instant::now();
+    if due > now + 2 * TIMER_GRAIN {
+        sleep_until(due - 2 * TIMER_GRAIN).await;
+    }
+    while Instant::now() < due {
+        yield_now().await;
+    }
 }
 
 /// Time to the next arrival of a Poisson process.
@@ -185,38 +188,52 @@ fn exponential(state: &mut u64, rate: f64) -> Duration {
 }
 
 /// Keeps `window` messages of one stream in flight.
-async fn stream(
-    mut client: RawClient,
-    load: Load,
-    window: usize,
-    until: Instant,
-    ends: mpsc::Sender<End>,
-) {
-    let (sender, receiver) = mpsc::channel(window.max(1));
-    let mut sent = std::collections::VecDeque::with_capacity(window);
-    for _ in 0..window {
-        drop(sender.send(load.message.clone()).await);
-        sent.push_back(Instant::now());
-    }
-    let mut sender = Some(sender);
-    let mut answers = match client.stream(ReceiverStream::new(receiver)).await {
-        Ok(answers) => answers,
-        Err(status) => {
-            drop(ends.send((Err(status), Duration::ZERO)).await);
-            return;
-        }
+async fn stream(run: Arc<Run>, window: usize) {
+    let begun_at = Instant::now();
+    let (messages, mut answers) = match run.clients[0].stream().await {
+        Ok(opened) => opened,
+        Err(code) => return run.record(Err(code), begun_at),
     };
-    while let Some(answer) = answers.next().await {
-        let took = sent.pop_front().map_or(Duration::ZERO, |sent_at| sent_at.elapsed());
-        if ends.send((answer.map(drop), took)).await.is_err() {
-            return;
-        }
-        if Instant::now() >= until {
-            // Closing our side ends the stream once all answers have come.
-            sender = None;
-        } else if let Some(sender) = &sender {
+    let mut messages = Some(messages);
+    let mut sent = VecDeque::with_capacity(window);
+    for _ in 0..window {
+        if let Some(messages) = &mut messages {
+            messages.send(run.frame.clone());
             sent.push_back(Instant::now());
-            drop(sender.send(load.message.clone()).await);
         }
+    }
+    loop {
+        match answers.next().await {
+            Ok(Some(result)) => run.record(result, sent.pop_front().unwrap_or(begun_at)),
+            Ok(None) => return,
+            Err(code) => return run.record(Err(code), begun_at),
+        }
+        let now = Instant::now();
+        if now >= run.until {
+            // Closing our side ends the stream once all answers have come.
+            if let Some(messages) = messages.take() {
+                messages.finish();
+            }
+        } else if let Some(messages) = &mut messages {
+            messages.send(run.frame.clone());
+            sent.push_back(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrivals_come_at_the_rate_on_average_and_at_random() {
+        let mut state = 7;
+        let gaps: Vec<f64> =
+            (0..100_000).map(|_| exponential(&mut state, 500.0).as_secs_f64()).collect();
+        let mean = gaps.iter().sum::<f64>() / 1e5;
+        assert!((mean * 500.0 - 1.0).abs() < 0.02, "{mean}");
+        // Of a Poisson process, 63 % of the gaps are shorter than the mean one.
+        let shorter = gaps.iter().filter(|gap| **gap < mean).count();
+        assert!((62_000..64_500).contains(&shorter), "{shorter}");
     }
 }

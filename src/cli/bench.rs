@@ -1,5 +1,6 @@
 //! `onnxd bench`: puts load on a server and prints what came back.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -7,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
 use crate::bench::load::{self, Load, Pace};
-use crate::bench::{Measured, input};
+use crate::bench::{Measured, input, plot};
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
@@ -49,7 +50,10 @@ pub(super) fn command() -> Command {
         .arg(
             option("timeout-ms", "MS", "Deadline of each request").value_parser(value_parser!(u64)),
         )
-        .arg(switch("no-cancel", "Wait for late answers instead of giving up at the deadline"))
+        .arg(
+            switch("no-cancel", "Wait for late answers instead of giving up at the deadline")
+                .requires("timeout-ms"),
+        )
         .arg(
             switch("stream", "One ModelStreamInfer call instead of unary calls")
                 .conflicts_with("rate"),
@@ -59,6 +63,10 @@ pub(super) fn command() -> Command {
             "HOST:PORT",
             "Ask this server for the model's metadata, if the one under load has none",
         ))
+        .arg(
+            option("out", "FOLDER", "Write bench.json and a plot of the latencies, latency.svg")
+                .value_parser(value_parser!(PathBuf)),
+        )
         .arg(switch("json", "Print figures for programs"))
 }
 
@@ -68,11 +76,24 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         Ok(runtime) => runtime.block_on(measure(matches)),
         Err(error) => Err(error.to_string()),
     };
-    match measured {
-        Ok(measured) if matches.get_flag("json") => Outcome::ok(measured.to_json().to_string()),
-        Ok(measured) => Outcome::ok(measured.to_text()),
-        Err(error) => Outcome::new(1, error),
+    let measured = match measured {
+        Ok(measured) => measured,
+        Err(error) => return Outcome::new(1, error),
+    };
+    if let Some(folder) = matches.get_one::<PathBuf>("out")
+        && let Err(error) = write(folder, &measured)
+    {
+        return Outcome::new(1, format!("{}: {error}", folder.display()));
     }
+    let json = matches.get_flag("json");
+    Outcome::ok(if json { measured.to_json().to_string() } else { measured.to_text() })
+}
+
+fn write(folder: &Path, measured: &Measured) -> Result<(), Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("bench.json"), format!("{:#}\n", measured.to_json()))?;
+    std::fs::write(folder.join("latency.svg"), plot::latency("Latency", measured)?)?;
+    Ok(())
 }
 
 async fn measure(matches: &ArgMatches) -> Result<Measured, String> {

@@ -18,10 +18,16 @@ use crate::repository::version_policy::VersionPolicy;
 pub struct ModelConfig {
     /// How far requests are put together.
     pub batching: Batching,
-    /// Most rows in a run, and in a request.
+    /// Most rows in a run.
     pub max_batch_size: usize,
+    /// Most rows in a request; it runs in parts if it has more than a run.
+    pub max_request_rows: usize,
     /// Longest wait for company while a worker is free.
     pub max_queue_delay: Duration,
+    /// Sizes to cut as soon as that many rows wait, rising, where batching is fixed.
+    pub preferred_batch_sizes: Vec<usize>,
+    /// Whether answers go out in the order in which their runs began.
+    pub preserve_ordering: bool,
     /// Requests that may wait.
     pub max_queue_jobs: usize,
     /// Priority of requests that state none; 1 is the most urgent.
@@ -141,7 +147,10 @@ impl ModelConfig {
         Self {
             batching: Batching::Auto,
             max_batch_size: 1,
+            max_request_rows: 1,
             max_queue_delay: Duration::ZERO,
+            preferred_batch_sizes: Vec::new(),
+            preserve_ordering: false,
             max_queue_jobs: 1,
             default_priority: 1,
             response_cache_bytes: 0,
@@ -172,7 +181,18 @@ impl ModelConfig {
                 self.batching = values::choice(text, &choices)?;
             }
             "max_batch_size" => self.max_batch_size = values::number(text, 1)?,
+            "max_request_rows" => self.max_request_rows = values::number(text, 1)?,
             "max_queue_delay_us" => self.max_queue_delay = values::micros(text)?,
+            "preferred_batch_sizes" => {
+                let sizes = if text.trim().is_empty() {
+                    Vec::new()
+                } else {
+                    values::list(text, |size| values::number(size, 1))?
+                };
+                self.preferred_batch_sizes = sizes;
+                self.preferred_batch_sizes.sort_unstable();
+            }
+            "preserve_ordering" => self.preserve_ordering = values::boolean(text)?,
             "max_queue_jobs" => self.max_queue_jobs = values::number(text, 1)?,
             "default_priority" => self.default_priority = values::number(text, 1)?,
             "response_cache_bytes" => self.response_cache_bytes = values::number(text, 0)?,

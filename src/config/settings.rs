@@ -94,10 +94,11 @@ pub const SERVER: &[Setting] = &[
     setting("max_connections", "1024", "Open connections on the data port, and on the REST port"),
     setting("handshake_ms", "5000", "Close a connection that has not said its first words by then"),
     setting("max_streams", "256", "Concurrent calls on one connection"),
-    // Clients that cancel in bursts are benign up to here; hyper's 20 kills them.
+    // Clients that cancel at their deadline reset what a busy server has not come to yet: hundreds at
+    // a time when they send thousands a second. The HTTP library's 20 ends their connections.
     setting(
         "max_pending_resets",
-        "128",
+        "1024",
         "Calls reset by the client before they were accepted, per connection",
     ),
     setting("max_local_resets", "1024", "Calls reset by the server over a connection's life"),
@@ -141,11 +142,28 @@ pub const MODEL: &[Setting] = &[
     setting(
         "batching",
         "auto",
-        "auto (where first runs show that rows are independent, as far as it pays), \
-         fixed (up to max_batch_size) or off",
+        "auto (where first runs show that rows are independent, as many rows as pay by what runs \
+         cost, as let every rider be in time), fixed (up to max_batch_size) or off",
     ),
-    setting("max_batch_size", "64", "Most rows in a run, and in a request"),
+    setting("max_batch_size", "64", "Most rows in a run"),
+    // A request of images or texts; its message is bounded by its bytes too.
+    setting(
+        "max_request_rows",
+        "4096",
+        "Most rows in a request. One with more than a run takes is run in parts where requests may \
+         share runs, and has at most max_batch_size rows elsewhere",
+    ),
     setting("max_queue_delay_us", "0", "Longest wait for company while a worker is free; 0: none"),
+    setting(
+        "preferred_batch_sizes",
+        "",
+        "Numbers of rows to run as soon as they wait where batching is fixed, separated by commas",
+    ),
+    setting(
+        "preserve_ordering",
+        "false",
+        "Let answers out in the order in which their runs began, whichever instance is done first",
+    ),
     setting("max_queue_jobs", "512", "Requests that may wait; more are refused"),
     // Room on both sides for requests that state a priority.
     setting(

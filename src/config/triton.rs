@@ -18,7 +18,8 @@
 //! | … `default_queue_policy.max_queue_size` | `max_queue_jobs` |
 //! | … `default_priority_level` | `default_priority`; any number of levels is served |
 //! | … `allow_timeout_override` | read; a request may always shorten its deadline |
-//! | … preferred sizes, ordering, priorities, other queue policies | ignored |
+//! | … `preferred_batch_size`, `preserve_ordering` | `preferred_batch_sizes`, `preserve_ordering` |
+//! | … policies of single priorities, queue time-outs | ignored |
 //! | `input`, `output`: name, `data_type`, `dims` | must fit the model; a size that the graph leaves open is taken over, -1 fits any size |
 //! | … `reshape` | `dims` for callers, the other shape for the model; at most one open size |
 //! | … `format` | told to clients; no tensor is turned |
@@ -210,6 +211,8 @@ impl Reader {
             Ok(0) => (DeclaredRows::Unsaid, self.config.batching),
             Ok(rows) => {
                 self.config.max_batch_size = rows;
+                // Triton's clients know that more is refused.
+                self.config.max_request_rows = rows;
                 let how = if batching.is_some() { Batching::Fixed } else { Batching::Off };
                 (DeclaredRows::Leading, how)
             }
@@ -220,7 +223,12 @@ impl Reader {
         if rows == DeclaredRows::Absent {
             self.ignore("dynamic_batching", "max_batch_size is 0");
         }
-        for size in batching.numbers("preferred_batch_size") {
+        let preferred = batching.numbers("preferred_batch_size");
+        let sizes = preferred.iter().filter_map(|size| usize::try_from(*size).ok());
+        self.config.preferred_batch_sizes = sizes.collect();
+        self.config.preferred_batch_sizes.sort_unstable();
+        self.config.preserve_ordering = batching.flag("preserve_ordering");
+        for size in preferred {
             if size < 1 || (rows == DeclaredRows::Leading && i128::from(size) > max) {
                 let problem = format!("expected 1 to max_batch_size {max}, got {size}");
                 self.errors.push("dynamic_batching.preferred_batch_size", problem);

@@ -65,9 +65,10 @@ pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, AnswerStyle),
         }
     }
     let outputs = request.outputs.into_iter().map(|output| output.name).collect();
-    // Whose request it is, a message does not say.
-    let request = InferRequest { inputs, outputs, timeout, priority, tenant: 0 };
-    Ok((request, AnswerStyle { form, classes }))
+    Ok((
+        InferRequest { inputs, outputs, timeout, priority, tenant: 0 },
+        AnswerStyle { form, classes },
+    ))
 }
 
 fn decode_input(

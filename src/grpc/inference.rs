@@ -12,12 +12,13 @@ use super::codec::{self, AnswerStyle};
 use super::once;
 use super::status::status;
 use crate::config::RequestLimits;
+use crate::connection::ConnectionId;
 use crate::deadline::Deadline;
 use crate::error::{InvalidRequest, PredictError};
 use crate::model::ModelVersion;
 use crate::pb::{ModelInferRequest, ModelInferResponse};
 use crate::repository::{Repository, ServedModel};
-use crate::request::validate;
+use crate::request::{InferRequest, validate};
 use crate::telemetry::metrics::Outcome;
 
 /// Answers predictions.
@@ -25,6 +26,24 @@ use crate::telemetry::metrics::Outcome;
 pub struct Inference {
     repository: Arc<Repository>,
     limits: RequestLimits,
+}
+
+/// What is known of a message beside what is in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// When it was there.
+    pub arrived_at: Instant,
+    /// When its answer is worth nothing any more, unless the message says earlier.
+    pub deadline: Deadline,
+    /// Whose it is: callers share a model fairly.
+    pub tenant: u64,
+}
+
+impl Call {
+    /// Whose a request with these extensions is: its connection's.
+    pub fn tenant(extensions: &http::Extensions) -> u64 {
+        extensions.get::<ConnectionId>().map_or(0, |connection| connection.0)
+    }
 }
 
 /// Counts a request as cancelled unless it ends otherwise.
@@ -65,32 +84,30 @@ impl Inference {
         &self.limits
     }
 
-    /// Answers one message that arrived at `now`.
+    /// Answers one message.
     ///
     /// # Errors
     /// The status of whatever it ended with; see [`mod@super::status`].
     pub async fn infer(
         &self,
         request: ModelInferRequest,
-        now: Instant,
-        deadline: Deadline,
+        call: Call,
     ) -> Result<ModelInferResponse, Status> {
         let id = request.id.clone();
-        self.predict(request, now, deadline).await.map_err(|error| status(&error, &id))
+        self.predict(request, call).await.map_err(|error| status(&error, &id))
     }
 
     async fn predict(
         &self,
         mut request: ModelInferRequest,
-        now: Instant,
-        deadline: Deadline,
+        call: Call,
     ) -> Result<ModelInferResponse, PredictError> {
         let version = parse_version(&request.model_version)?;
         let model = self.repository.resolve(&request.model_name, version)?;
-        let mut ending = Ending { model: &model, arrived_at: now, ended: false };
+        let mut ending = Ending { model: &model, arrived_at: call.arrived_at, ended: false };
         let name = std::mem::take(&mut request.model_name);
         let id = std::mem::take(&mut request.id);
-        match run(&model, request, now, deadline).await {
+        match run(&model, request, call).await {
             Ok(mut response) => {
                 ending.end(Outcome::Ok);
                 response.model_name = name;
@@ -109,10 +126,11 @@ impl Inference {
 async fn run(
     model: &Arc<ServedModel>,
     request: ModelInferRequest,
-    now: Instant,
-    deadline: Deadline,
+    call: Call,
 ) -> Result<ModelInferResponse, PredictError> {
+    let Call { arrived_at: now, deadline, tenant } = call;
     let (request, answer): (_, AnswerStyle) = codec::decode(request)?;
+    let request = InferRequest { tenant, ..request };
     // A request may shorten the deadline in force, never lengthen it.
     let deadline = match request.timeout {
         Some(timeout) => deadline.min(Deadline::after(now, timeout)),

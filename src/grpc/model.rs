@@ -143,7 +143,7 @@ fn scheduling(
     if config.batching == Batching::Off || !model.spec.has_rows() {
         return None;
     }
-    let rows = model.batcher.policy().max_rows;
+    let rows = model.batcher.rows_per_run();
     let queue = pb::ModelQueuePolicy {
         max_queue_size: u32::try_from(config.max_queue_jobs).unwrap_or(u32::MAX),
         allow_timeout_override: true,

@@ -84,7 +84,9 @@ impl Asked {
         };
         metrics.misses.inc();
         model.statistics.record_cache_miss(looked(turn.waited));
-        let response = model.batcher.submit(request, deadline, arrived_at)?.answer().await?;
+        // For the queue it comes now; what it has waited is gone from the time that it has left.
+        let now = arrived_at + turn.waited;
+        let response = model.batcher.submit(request, deadline, now)?.answer().await?;
         let stores_from = Instant::now();
         turn.keep(&response);
         model.statistics.record_cache_insertion(stores_from.elapsed());

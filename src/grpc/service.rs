@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::control::Audience;
-use super::inference::{Inference, parse_version};
+use super::inference::{Call, Inference, parse_version};
 use super::status::status;
 use super::{deadline, model, stream};
 use crate::config::RequestLimits;
@@ -33,18 +33,17 @@ impl InferenceService {
         self.inference.limits()
     }
 
-    /// Answers one message that arrived at `now`, whatever brought it.
+    /// Answers one message, whatever brought it.
     ///
     /// # Errors
     /// The status of whatever it ended with; see [`mod@super::status`].
     pub async fn infer(
         &self,
         request: pb::ModelInferRequest,
-        now: Instant,
-        deadline: Deadline,
+        call: Call,
     ) -> Result<pb::ModelInferResponse, Status> {
         self.audience.may_predict()?;
-        self.inference.infer(request, now, deadline).await
+        self.inference.infer(request, call).await
     }
 
     fn resolve(&self, name: &str, version: &str) -> Result<Arc<ServedModel>, Status> {
@@ -116,11 +115,14 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
-        let now = Instant::now();
+        let arrived_at = Instant::now();
         let limits = self.limits();
-        let deadline = deadline::from_metadata(now, request.metadata(), limits)
+        let deadline = deadline::from_metadata(arrived_at, request.metadata(), limits)
             .map_err(|error| status(&error.into(), ""))?;
-        self.infer(request.into_inner(), now, deadline).await.map(Response::new)
+        let tenant = Call::tenant(request.extensions());
+        self.infer(request.into_inner(), Call { arrived_at, deadline, tenant })
+            .await
+            .map(Response::new)
     }
 
     type ModelStreamInferStream = stream::Answers;
@@ -135,7 +137,8 @@ impl GrpcInferenceService for InferenceService {
             .map_err(|error| status(&error.into(), ""))?
             .map(|timeout| Deadline::after(now, timeout));
         let (service, stopping) = (self.inference.clone(), self.stopping.clone());
-        Ok(Response::new(stream::answer(service, request.into_inner(), asked, stopping)))
+        let tenant = Call::tenant(request.extensions());
+        Ok(Response::new(stream::answer(service, request.into_inner(), (asked, tenant), stopping)))
     }
 
     async fn model_config(

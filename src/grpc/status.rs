@@ -26,6 +26,8 @@ pub fn code(error: &PredictError) -> (Code, &'static str) {
         PredictError::VersionNotFound { .. } => (Code::NotFound, "VERSION_NOT_FOUND"),
         PredictError::ModelNotReady { .. } => (Code::Unavailable, "MODEL_NOT_READY"),
         PredictError::Full { .. } => (Code::ResourceExhausted, "FULL"),
+        PredictError::Congested { .. } => (Code::ResourceExhausted, "CONGESTED"),
+        PredictError::TooLittleTime { .. } => (Code::DeadlineExceeded, "TOO_LITTLE_TIME"),
         PredictError::DeadlineExceeded { stage: Stage::Arrival } => {
             (Code::DeadlineExceeded, "DEADLINE_AT_ARRIVAL")
         }
@@ -55,10 +57,12 @@ pub fn status(error: &PredictError, request_id: &str) -> Status {
     }
     let retry_after = match error {
         PredictError::Full { retry_after, .. } => *retry_after,
+        PredictError::Congested { retry_after, .. } => Some(*retry_after),
         PredictError::Invalid(_)
         | PredictError::ModelNotFound { .. }
         | PredictError::VersionNotFound { .. }
         | PredictError::ModelNotReady { .. }
+        | PredictError::TooLittleTime { .. }
         | PredictError::DeadlineExceeded { .. }
         | PredictError::ShuttingDown
         | PredictError::ExecutionFailed(_)

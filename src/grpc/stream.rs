@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status, Streaming};
 
 use super::codec::bool_parameter;
-use super::inference::Inference;
+use super::inference::{Call, Inference};
 use super::status::status;
 use crate::config::StreamOrder;
 use crate::deadline::Deadline;
@@ -28,12 +28,12 @@ pub(super) type Answers =
 /// Marks the last, here the only, answer of a request; NVIDIA's tools look for it.
 const FINAL_RESPONSE: &str = "triton_final_response";
 
-/// Answers the messages of `requests`. With a `deadline` the whole stream ends then; when
+/// Answers the messages of `requests`, which are all of one `tenant`. With a `deadline` the whole stream ends then; when
 /// `stopping` is raised it reads no further.
 pub(super) fn answer(
     service: Inference,
     requests: Streaming<ModelInferRequest>,
-    deadline: Option<Deadline>,
+    (deadline, tenant): (Option<Deadline>, u64),
     mut stopping: watch::Receiver<bool>,
 ) -> Answers {
     let limits = *service.limits();
@@ -41,10 +41,10 @@ pub(super) fn answer(
         let service = service.clone();
         async move {
             let request = message.map_err(super::adjust_status)?;
-            let now = Instant::now();
-            let own = Deadline::after(now, limits.default_timeout);
+            let arrived_at = Instant::now();
+            let own = Deadline::after(arrived_at, limits.default_timeout);
             let deadline = deadline.map_or(own, |whole| own.min(whole));
-            Ok(answer_one(&service, request, now, deadline).await)
+            Ok(answer_one(&service, request, Call { arrived_at, deadline, tenant }).await)
         }
     };
     // When the server stops, what was read is answered and the call ends with UNAVAILABLE, on
@@ -74,11 +74,10 @@ pub(super) fn answer(
 async fn answer_one(
     service: &Inference,
     request: ModelInferRequest,
-    now: Instant,
-    deadline: Deadline,
+    call: Call,
 ) -> ModelStreamInferResponse {
     let (name, id) = (request.model_name.clone(), request.id.clone());
-    match service.infer(request, now, deadline).await {
+    match service.infer(request, call).await {
         Ok(mut response) => {
             response.parameters.insert(FINAL_RESPONSE.to_owned(), bool_parameter(true));
             ModelStreamInferResponse {

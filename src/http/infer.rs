@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::describe::Target;
 use super::{Failure, Rest, answer, body, request};
 use crate::deadline::Deadline;
+use crate::grpc::inference::Call;
 use crate::model::quoted;
 
 /// Length of the JSON in a body that has bytes behind it; the same in answers.
@@ -27,9 +28,10 @@ pub(super) async fn infer(
 ) -> Result<Response, Failure> {
     let limits = *rest.service.limits();
     let json_length = json_length(request.headers())?;
+    let tenant = Call::tenant(request.extensions());
     let mut bytes = body::read(request, &limits).await?;
-    let now = Instant::now();
-    let deadline = Deadline::after(now, limits.default_timeout.min(limits.max_timeout));
+    let arrived_at = Instant::now();
+    let deadline = Deadline::after(arrived_at, limits.default_timeout.min(limits.max_timeout));
     let length = json_length.unwrap_or(bytes.len());
     if length > bytes.len() {
         let got = bytes.len();
@@ -47,7 +49,7 @@ pub(super) async fn infer(
     let parsed = aside(length, move || request::parse(&text, bytes, room)).await?;
     let (mut message, binary) = (parsed.message, parsed.binary);
     (message.model_name, message.model_version) = (target.model, target.version);
-    let answer = rest.service.infer(message, now, deadline).await?;
+    let answer = rest.service.infer(message, Call { arrived_at, deadline, tenant }).await?;
     let written = answer::text_bytes(&answer, &binary);
     aside(written, move || answer::encode(answer, &binary)).await
 }

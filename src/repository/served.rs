@@ -16,6 +16,7 @@ use crate::batcher::{Batcher, QueueLimits};
 use crate::cache::ResponseCache;
 use crate::config::ModelConfig;
 use crate::config::model::Batching;
+use crate::cost::{AROUND_A_RUN, CostModel};
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::model::declared::Declared;
@@ -107,19 +108,16 @@ impl ServedModel {
         if let Some(reason) = &reason {
             tracing::info!(model = %key, reason, "requests run one at a time");
         }
-        let (spec, max_rows) = warm_up(&key, spec, &mut loaded.executors, &config);
-        let policy = BatchPolicy {
-            max_rows,
-            max_queue_delay: config.max_queue_delay,
-            deadline_margin: DEADLINE_MARGIN,
-        };
+        let (spec, costs) = warm_up(&key, spec, &mut loaded.executors, &config);
+        let max_rows = costs.most_rows();
+        let policy = batch_policy(&config, max_rows);
         let instances = loaded.executors.len();
         let limits = QueueLimits {
             max_jobs: config.max_queue_jobs,
             bytes: budget.clone(),
             default_priority: config.default_priority,
         };
-        let batcher = Batcher::new(policy, limits, instances);
+        let batcher = Batcher::new(policy, limits, instances, costs);
         let statistics = Arc::new(ModelStatistics::default());
         let model_metrics = metrics.model(&key, &batcher);
         let pool = WorkerPool::spawn(PoolParts {
@@ -129,6 +127,7 @@ impl ServedModel {
             statistics: Arc::clone(&statistics),
             metrics: model_metrics.clone(),
             courier: courier.clone(),
+            in_order: config.preserve_ordering,
             executors: loaded.executors,
             make: loaded.make,
         })
@@ -138,7 +137,7 @@ impl ServedModel {
             model = %key,
             provider = loaded.provider,
             instances,
-            max_rows_per_run = max_rows,
+            max_rows_per_run = batcher.rows_per_run(),
             warmup_ms = begun_at.elapsed().as_millis(),
             "serving"
         );
@@ -160,7 +159,12 @@ impl ServedModel {
 
     /// Most rows in one request. A model without rows takes one request at a time, of any size.
     pub fn max_rows(&self) -> usize {
-        if self.spec.has_rows() { self.config.max_batch_size } else { usize::MAX }
+        let config = &self.config;
+        match config.batching {
+            _ if !self.spec.has_rows() => usize::MAX,
+            Batching::Off => config.max_batch_size.min(config.max_request_rows),
+            Batching::Auto | Batching::Fixed => config.max_request_rows,
+        }
     }
 
     /// Names of the values of an output; empty if it has none.
@@ -193,6 +197,21 @@ impl ServedModel {
     }
 }
 
+fn batch_policy(config: &ModelConfig, max_rows: usize) -> BatchPolicy {
+    let preferred = config.preferred_batch_sizes.iter().filter(|rows| **rows <= max_rows);
+    BatchPolicy {
+        max_rows,
+        measured: config.batching == Batching::Auto,
+        splits: config.batching != Batching::Off,
+        preferred: match config.batching {
+            Batching::Fixed => preferred.copied().collect(),
+            Batching::Auto | Batching::Off => Arc::default(),
+        },
+        max_queue_delay: config.max_queue_delay,
+        deadline_margin: DEADLINE_MARGIN,
+    }
+}
+
 /// The signature with what the settings say of it, and why requests share no run if they do not.
 fn signature(
     key: &ModelKey,
@@ -213,37 +232,62 @@ fn signature(
     Ok((spec, reason))
 }
 
-/// First runs. Returns the signature, without rows unless requests may share a run, and the most
-/// rows that a run should have.
+/// First runs. Returns the signature, without rows unless requests may share a run, and what runs
+/// cost, whose most rows are those that a run may have.
 fn warm_up(
     key: &ModelKey,
     spec: ModelSpec,
     executors: &mut [Box<dyn Executor>],
     config: &ModelConfig,
-) -> (ModelSpec, usize) {
+) -> (ModelSpec, CostModel) {
     let tried = run_each(&spec, executors, config);
     if let Err(reason) = &tried {
         tracing::debug!(model = %key, reason, "not warmed up");
     }
+    let (spec, most_rows) = shared_runs(key, spec, executors, tried.clone(), config);
+    let mut costs = CostModel::new(most_rows, AROUND_A_RUN);
+    if let (Ok(examples), Some(executor)) = (tried, executors.first_mut()) {
+        let length = warmup::length(&spec, examples);
+        let curve = warmup::measure(executor.as_mut(), &spec, examples, most_rows, config.warmup);
+        for (rows, took) in &curve {
+            costs.set(*rows, length, *took);
+        }
+        tracing::debug!(model = %key, ?curve, best = costs.usual_rows(), "measured");
+    }
+    (spec, costs)
+}
+
+/// Decides whether requests may share a run. Returns the signature, without rows if not, and the
+/// most rows that a run may have.
+fn shared_runs(
+    key: &ModelKey,
+    spec: ModelSpec,
+    executors: &mut [Box<dyn Executor>],
+    tried: Result<Examples<'_>, String>,
+    config: &ModelConfig,
+) -> (ModelSpec, usize) {
     if !spec.has_rows() || config.batching == Batching::Off {
         return (spec, 1);
     }
-    let independence = match (&tried, executors.first_mut()) {
+    let independence = match (tried, executors.first_mut()) {
         (Ok(examples), Some(executor)) => {
-            warmup::check_independence(executor.as_mut(), &spec, *examples)
+            warmup::check_independence(executor.as_mut(), &spec, examples)
         }
-        (Err(reason), _) => Independence::Unknown(reason.clone()),
+        (Err(reason), _) => Independence::Unknown(reason),
         (Ok(_), None) => Independence::Unknown("there is no instance".to_owned()),
     };
     match independence {
-        Independence::Shown => {}
+        Independence::Shown => (spec, config.max_batch_size),
         Independence::Refuted(reason) if config.batching == Batching::Fixed => {
             tracing::warn!(model = %key, reason, "rows are batched as configured, although");
+            (spec, config.max_batch_size)
         }
-        Independence::Unknown(_) if config.batching == Batching::Fixed => {}
+        Independence::Unknown(_) if config.batching == Batching::Fixed => {
+            (spec, config.max_batch_size)
+        }
         Independence::Refuted(reason) => {
             tracing::warn!(model = %key, reason, "rows are not independent; batching is off");
-            return (spec.without_rows(), 1);
+            (spec.without_rows(), 1)
         }
         // Rows of strangers that influence each other would be wrong without a sign of it.
         Independence::Unknown(reason) => {
@@ -253,20 +297,9 @@ fn warm_up(
                 "whether rows are independent could not be tried, so batching is off; \
                  batching = \"fixed\" says that they are"
             );
-            return (spec.without_rows(), 1);
+            (spec.without_rows(), 1)
         }
     }
-    if config.batching == Batching::Fixed {
-        return (spec, config.max_batch_size);
-    }
-    let (Ok(examples), Some(executor)) = (tried, executors.first_mut()) else {
-        return (spec, config.max_batch_size);
-    };
-    let limit = config.max_batch_size;
-    let curve = warmup::measure(executor.as_mut(), &spec, examples, limit, config.warmup);
-    let best = warmup::best_rows(&curve, limit);
-    tracing::debug!(model = %key, ?curve, best, "measured");
-    (spec, best)
 }
 
 /// Runs every instance once. Returns the shapes that worked, or why none did.

@@ -122,7 +122,7 @@ fn rows_have_limits() {
     );
     assert_eq!(
         check(request(9, 3)).unwrap_err().message,
-        "request has 9 rows, the model's max_batch_size is 8"
+        "request has 9 rows, max_request_rows is 8"
     );
     assert!(check(request(8, 3)).is_ok());
 }

@@ -37,7 +37,26 @@ pub fn validate(
     let rows = count_rows(&inputs, spec, max_rows)?;
     let batch_key = spec.has_rows().then(|| key_of(&inputs, spec)).flatten();
     let byte_size = inputs.iter().map(Tensor::byte_size).sum();
-    Ok(ValidRequest { inputs, rows, outputs, batch_key, byte_size, priority, tenant })
+    let length = length_of(&inputs, spec);
+    Ok(ValidRequest { inputs, rows, outputs, batch_key, byte_size, priority, tenant, length })
+}
+
+/// Product of the dynamic dimensions but the rows, over all inputs; a symbol counts once.
+pub fn length_of(inputs: &[Tensor], spec: &ModelSpec) -> usize {
+    let mut length = 1_usize;
+    let mut counted: Vec<&str> = Vec::new();
+    for (tensor, declared) in inputs.iter().zip(&spec.inputs) {
+        for (axis, (dim, size)) in declared.dims.iter().zip(tensor.shape().dims()).enumerate() {
+            let Dim::Dynamic(symbol) = dim else { continue };
+            let symbol = symbol.as_deref();
+            if declared.batch_axis == Some(axis) || symbol.is_some_and(|s| counted.contains(&s)) {
+                continue;
+            }
+            counted.extend(symbol);
+            length = length.saturating_mul(usize::try_from(*size).unwrap_or(usize::MAX).max(1));
+        }
+    }
+    length
 }
 
 fn names(specs: &[TensorSpec]) -> String {
@@ -175,7 +194,7 @@ fn count_rows(
         return Err(InvalidRequest::new(field(), message));
     }
     if rows > max_rows {
-        let message = format!("request has {rows} rows, the model's max_batch_size is {max_rows}");
+        let message = format!("request has {rows} rows, max_request_rows is {max_rows}");
         return Err(InvalidRequest::new(field(), message));
     }
     Ok(rows)

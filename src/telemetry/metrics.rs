@@ -264,6 +264,10 @@ pub enum Outcome {
     Invalid,
     /// Refused because queue or memory was full.
     Full,
+    /// Refused because the wait would have been longer than the deadline.
+    Congested,
+    /// Refused because no run could have ended before the deadline.
+    TooLittleTime,
     /// Deadline past at arrival.
     LateAtArrival,
     /// Deadline past in the queue.
@@ -280,10 +284,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Ok,
         Self::Invalid,
         Self::Full,
+        Self::Congested,
+        Self::TooLittleTime,
         Self::LateAtArrival,
         Self::LateInQueue,
         Self::LateInExecution,
@@ -298,6 +304,8 @@ impl Outcome {
             Self::Ok => "ok",
             Self::Invalid => "invalid",
             Self::Full => "full",
+            Self::Congested => "congested",
+            Self::TooLittleTime => "too_little_time",
             Self::LateAtArrival => "late_at_arrival",
             Self::LateInQueue => "late_in_queue",
             Self::LateInExecution => "late_in_execution",
@@ -312,6 +320,8 @@ impl Outcome {
         match error {
             PredictError::Invalid(_) | PredictError::Unimplemented(_) => Self::Invalid,
             PredictError::Full { .. } => Self::Full,
+            PredictError::Congested { .. } => Self::Congested,
+            PredictError::TooLittleTime { .. } => Self::TooLittleTime,
             PredictError::DeadlineExceeded { stage: Stage::Arrival } => Self::LateAtArrival,
             PredictError::DeadlineExceeded { stage: Stage::Queue } => Self::LateInQueue,
             PredictError::DeadlineExceeded { stage: Stage::Execution } => Self::LateInExecution,
@@ -327,8 +337,8 @@ impl Outcome {
 /// What one model version counts.
 #[derive(Debug, Clone)]
 pub struct ModelMetrics {
-    outcomes: [Counter; 9],
-    batches: [Counter; 5],
+    outcomes: [Counter; Outcome::ALL.len()],
+    batches: [Counter; CutReason::ALL.len()],
     rows: Counter,
     pub(crate) panics: Counter,
     pub(crate) failed_runs: Counter,

@@ -6,6 +6,8 @@
 //! where they change their form (`onnx::strings`, `onnx::elements`, `grpc::typed`).
 //! The worker calls it, never the async side. No model, no runtime, no `unsafe`.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 use super::{DataType, Shape, ShapeError, Tensor, TensorData};
@@ -202,6 +204,34 @@ pub fn split(tensor: &Tensor, axis: usize, rows: &[usize]) -> Result<Vec<Tensor>
     Ok(parts)
 }
 
+/// The rows `range` of `tensor` along `axis`; as [`split`] in what is shared and what is copied.
+///
+/// # Errors
+/// [`RowsError::NoAxis`]; [`RowsError::RowCount`] if the tensor has fewer rows.
+pub fn slice(tensor: &Tensor, axis: usize, range: &Range<usize>) -> Result<Tensor, RowsError> {
+    let shape = tensor.shape();
+    let actual = shape.dim(axis).ok_or_else(|| RowsError::NoAxis { shape: shape.clone(), axis })?;
+    let rest = actual.saturating_sub(range.end);
+    let mut parts = split(tensor, axis, &[range.start, range.len(), rest])?;
+    Ok(parts.swap_remove(1))
+}
+
+/// The rows of `parts`, one after the other along `axis`, as a tensor of their own: a copy.
+///
+/// # Errors
+/// Those of [`Joined::new`].
+pub fn join(parts: &[&Tensor], axis: usize) -> Result<Tensor, RowsError> {
+    let joined = Joined::new(parts.to_vec(), Some(axis))?;
+    let data = if joined.dtype() == DataType::Bytes {
+        TensorData::Strings(joined.string_elements().into_iter().cloned().collect())
+    } else {
+        let mut bytes = BytesMut::zeroed(joined.byte_len());
+        joined.copy_to(&mut bytes);
+        TensorData::Dense(bytes.freeze())
+    };
+    Ok(Tensor { dtype: joined.dtype(), shape: joined.shape, data })
+}
+
 /// Where one part's elements lie: `run` elements from `from` in each of `blocks` blocks.
 struct Walk {
     blocks: usize,
@@ -211,7 +241,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn range(&self, block: usize) -> std::ops::Range<usize> {
+    fn range(&self, block: usize) -> Range<usize> {
         let start = block * self.block + self.from;
         start..start + self.run
     }

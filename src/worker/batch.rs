@@ -14,7 +14,8 @@ use super::{Executor, PoolShared};
 use crate::batcher::Batch;
 use crate::batcher::policy::BatchPolicy;
 use crate::error::{ExecuteError, InvalidRequest, PredictError, Stage};
-use crate::job::Job;
+use crate::job::{Job, Reply};
+use crate::model::ModelSpec;
 use crate::request::InferResponse;
 use crate::statistics::RunTimes;
 use crate::tensor::Tensor;
@@ -23,7 +24,7 @@ use crate::tensor::rows::{Joined, split};
 /// Runs `batch` and answers all its riders.
 pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
     let started_at = Instant::now();
-    let reason = batch.reason;
+    let (reason, sequence, instance) = (batch.reason, batch.sequence, Some(batch.instance));
     let mut riders = Vec::with_capacity(batch.jobs.len());
     for job in batch.jobs {
         if job.reply.is_abandoned() {
@@ -33,39 +34,70 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
             job.reply.send(Err(PredictError::DeadlineExceeded { stage: Stage::Queue }));
             continue;
         }
-        riders.push(job);
+        riders.extend(cut_out(job, &shared.spec));
     }
     if riders.is_empty() {
         return;
     }
     shared.metrics.cut(reason);
-    run_riders(shared, executor, riders, started_at);
+    run_riders(shared, executor, Riders { jobs: riders, sequence, instance, started_at });
 }
 
-fn run_riders(
-    shared: &PoolShared,
-    executor: &mut dyn Executor,
-    riders: Vec<Job>,
+/// Leaves only those rows of the request that the job is for.
+fn cut_out(mut job: Job, spec: &ModelSpec) -> Option<Job> {
+    let Some(rows) = job.rows.clone() else { return Some(job) };
+    match job.request.with_rows(&rows, spec) {
+        Ok(part) => {
+            job.request = part;
+            Some(job)
+        }
+        Err(error) => {
+            let error = ExecuteError::Runtime(error.to_string());
+            job.reply.send(Err(PredictError::ExecutionFailed(Arc::new(error))));
+            None
+        }
+    }
+}
+
+/// Requests that run together, all of one batch or, after a failure, a part of it.
+struct Riders {
+    jobs: Vec<Job>,
+    /// The batch's.
+    sequence: u64,
+    /// Who runs it, at the first try: what a second one costs says nothing of others.
+    instance: Option<usize>,
     started_at: Instant,
-) {
-    match execute(shared, executor, &riders) {
+}
+
+fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) {
+    match execute(shared, executor, &riders.jobs) {
         Ok(done) => {
             shared.rerun_budget.earn();
-            answer(shared, riders, done, started_at);
+            answer(shared, riders, done);
         }
         Err(ExecuteError::Stopped) => {
             // Its last rider has left; dropping the jobs gives their memory back.
             shared.metrics.stopped.inc();
         }
-        Err(ExecuteError::Rows { output, reason }) if riders.len() > 1 => {
+        Err(ExecuteError::Rows { output, reason }) => {
             stop_batching(shared, &output, &reason);
-            for rider in riders.into_iter().filter(|job| !job.reply.is_abandoned()) {
-                run_riders(shared, executor, vec![rider], Instant::now());
+            let sequence = riders.sequence;
+            for rider in riders.jobs.into_iter().filter(|job| !job.reply.is_abandoned()) {
+                let (alone, started_at) = (rider.rows.is_none(), Instant::now());
+                let rider = Riders { jobs: vec![rider], sequence, instance: None, started_at };
+                if alone {
+                    run_riders(shared, executor, rider);
+                } else {
+                    // Sent once more, the request runs whole.
+                    let (output, reason) = (output.clone(), reason.clone());
+                    fail(shared, rider, ExecuteError::Rows { output, reason });
+                }
             }
         }
         Err(error) => {
-            tracing::warn!(model = %shared.model, requests = riders.len(), %error, "run failed");
-            if riders.len() > 1 && shared.rerun_budget.pay_split() {
+            let requests = riders.jobs.len();
+            tracing::warn!(model = %shared.model, requests, %error, "run failed");
+            if requests > 1 && shared.rerun_budget.pay_split() {
                 rerun_halves(shared, executor, riders);
             } else {
                 fail(shared, riders, error);
@@ -84,16 +116,18 @@ fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
         "output does not split by rows; batching is off for this model from now on"
     );
     let policy = shared.batcher.policy();
-    shared.batcher.set_policy(BatchPolicy { max_rows: 1, ..policy });
+    let (max_rows, preferred, splits) = (1, Arc::default(), false);
+    shared.batcher.set_policy(BatchPolicy { max_rows, splits, preferred, ..policy });
 }
 
-fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, mut riders: Vec<Job>) {
-    let second = riders.split_off(riders.len() / 2);
-    for half in [riders, second] {
-        let now = Instant::now();
-        let wanted: Vec<Job> = half.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
-        if !wanted.is_empty() {
-            run_riders(shared, executor, wanted, now);
+fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) {
+    let Riders { jobs: mut first, sequence, .. } = riders;
+    let second = first.split_off(first.len() / 2);
+    for half in [first, second] {
+        let started_at = Instant::now();
+        let jobs: Vec<Job> = half.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
+        if !jobs.is_empty() {
+            run_riders(shared, executor, Riders { jobs, sequence, instance: None, started_at });
         }
     }
 }
@@ -129,7 +163,7 @@ fn execute(
     for (output, spec) in run.outputs.into_iter().zip(&shared.spec.outputs) {
         parts.push(match spec.batch_axis {
             // One request owns the whole output, whatever its rows.
-            _ if riders.len() == 1 => vec![output],
+            _ if riders.len() == 1 && riders[0].rows.is_none() => vec![output],
             Some(axis) => split(&output, axis, &rows).map_err(|error| ExecuteError::Rows {
                 output: spec.name.to_string(),
                 reason: error.to_string(),
@@ -158,14 +192,20 @@ fn execute(
     Ok(Done { parts, rows: rows.iter().sum(), times })
 }
 
-fn answer(shared: &PoolShared, riders: Vec<Job>, done: Done, started_at: Instant) {
+fn answer(shared: &PoolShared, riders: Riders, done: Done) {
+    let Riders { jobs: riders, sequence, instance, started_at } = riders;
     let Done { parts, rows, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
-    let queued: Vec<Duration> = riders.iter().map(|job| started_at - job.enqueued_at).collect();
+    // A request that was split counts with its first part.
+    let counted = riders.iter().filter(|job| job.rows.as_ref().is_none_or(|rows| rows.start == 0));
+    let queued: Vec<Duration> = counted.map(|job| started_at - job.enqueued_at).collect();
     // Counted before it is answered, so that a caller who asks for statistics finds its run there.
     shared.statistics.record_run(rows, &queued, &times);
     shared.metrics.ran(rows, &queued, &times);
-    shared.batcher.record_run(rows, times.input + times.infer + times.output);
+    if let Some(instance) = instance {
+        let length = riders.iter().map(|job| job.request.length()).max().unwrap_or(1);
+        shared.batcher.ran(instance, rows, length);
+    }
     let mut answers = Vec::with_capacity(riders.len());
     for job in riders {
         let outputs: Vec<Tensor> = columns.iter_mut().filter_map(Iterator::next).collect();
@@ -174,22 +214,23 @@ fn answer(shared: &PoolShared, riders: Vec<Job>, done: Done, started_at: Instant
             Some(wanted) => wanted.iter().map(|index| (*index, outputs[*index].clone())).collect(),
         };
         let response = InferResponse { outputs: wanted, started_at, batch_rows: rows };
-        answers.push((job.reply, Ok(response)));
+        match job.reply {
+            Reply::Part(part) => answers.extend(part.put(response, &shared.spec)),
+            reply @ Reply::Whole(_) => answers.push((reply, Ok(response))),
+        }
     }
-    shared.courier.deliver(answers);
+    shared.deliver(sequence, answers);
 }
 
-fn fail(shared: &PoolShared, riders: Vec<Job>, error: ExecuteError) {
+fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
     let answer = match &error {
         // Of several riders nobody knows whose values they were.
-        ExecuteError::Input(_) if riders.len() == 1 => PredictError::Invalid(InvalidRequest::new(
-            "inputs",
-            "the model refused the values of this request",
-        )),
+        ExecuteError::Input(_) if riders.jobs.len() == 1 => PredictError::Invalid(
+            InvalidRequest::new("inputs", "the model refused the values of this request"),
+        ),
         _ => PredictError::ExecutionFailed(Arc::new(error)),
     };
     shared.metrics.failed_runs.inc();
-    for job in riders {
-        job.reply.send(Err(answer.clone()));
-    }
+    let answers = riders.jobs.into_iter().map(|job| (job.reply, Err(answer.clone())));
+    shared.deliver(riders.sequence, answers.collect());
 }

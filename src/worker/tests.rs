@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::batcher::policy::BatchPolicy;
 use crate::batcher::{QueueLimits, Ticket};
+use crate::cost::CostModel;
 use crate::deadline::Deadline;
 use crate::error::PredictError;
 use crate::job::{Answer, ByteBudget};
@@ -52,20 +53,18 @@ fn spec() -> ModelSpec {
 impl Bench {
     fn start(script: Script, instances: usize, max_rows: usize) -> Self {
         let script = Arc::new(script);
-        let policy = BatchPolicy {
-            max_rows,
-            max_queue_delay: Duration::ZERO,
-            deadline_margin: Duration::ZERO,
-        };
+        let policy = BatchPolicy::eager(max_rows);
         let bytes = ByteBudget::new(1 << 20);
         let limits = QueueLimits { max_jobs: 1000, bytes: bytes.clone(), default_priority: 100 };
-        let batcher = Batcher::new(policy, limits, instances);
+        let batcher =
+            Batcher::new(policy, limits, instances, CostModel::new(max_rows, Duration::ZERO));
         let metrics = Metrics::new("0", "0", &bytes);
         let key =
             ModelKey { name: ModelName::new("scripted").unwrap(), version: ModelVersion::FIRST };
         let statistics = Arc::new(ModelStatistics::default());
         let pool = WorkerPool::spawn(PoolParts {
             courier: Courier::default(),
+            in_order: false,
             model: "scripted".to_owned(),
             spec: spec(),
             batcher: batcher.clone(),
@@ -204,6 +203,7 @@ fn riders_that_left_or_expired_after_the_cut_are_not_run() {
         metrics: bench.metrics.model(&key, &bench.batcher),
         make: script.make(),
         rerun_budget: rerun::RerunBudget::default(),
+        in_order: None,
         at_work: 1.into(),
     };
     let mut executor = script.executor();

@@ -15,6 +15,7 @@ pub(super) fn work(shared: &PoolShared, instance: usize, mut executor: Box<dyn E
     loop {
         let stop = executor.stopper();
         let Some(batch) = shared.batcher.next_batch(instance, &stop) else { return };
+        let sequence = batch.sequence;
         let mut riders = Some(batch);
         // Unwind safety: the executor is replaced after a panic; all else in reach is shared with
         // other threads already and keeps its own order.
@@ -23,6 +24,7 @@ pub(super) fn work(shared: &PoolShared, instance: usize, mut executor: Box<dyn E
                 batch::run(shared, executor.as_mut(), batch);
             }
         }));
+        shared.batch_over(sequence);
         if let Err(panic) = outcome {
             let error = ExecuteError::Panicked(panic_text(panic.as_ref()));
             tracing::error!(model = %shared.model, instance, %error, "instance is built anew");

@@ -14,8 +14,10 @@ use half::{bf16, f16};
 use tokio::time::Instant;
 
 use super::Executor;
+use crate::cost::{AROUND_A_RUN, CostModel};
 use crate::error::ExecuteError;
 use crate::model::{Dim, ModelSpec, TensorSpec};
+use crate::request::length_of;
 use crate::tensor::rows::{Joined, split};
 use crate::tensor::{DataType, Shape, Tensor};
 
@@ -169,30 +171,19 @@ const MEASURED_RUNS: usize = 3;
 /// Rounds over all sizes, one after the other, that must not change what follows.
 const AGREEING: usize = 2;
 
-/// How many rows a run should have, from the time of a run by rows: the largest measured size that
-/// is a good deal cheaper per row than every smaller one. 1 where batching does not pay, `max_rows`
-/// where nothing was measured.
-pub fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {
-    let per_row = |(rows, took): &(usize, Duration)| {
-        let rows = u32::try_from(*rows).unwrap_or(u32::MAX);
-        (*took + AROUND_A_RUN).as_secs_f64() / f64::from(rows)
-    };
-    let Some(first) = curve.first() else { return max_rows };
-    let (mut best, mut cost) = (1, per_row(first));
-    for point in &curve[1..] {
-        if per_row(point) < cost * WORTH {
-            (best, cost) = (point.0, per_row(point));
-        }
+/// How many rows a run should have, from the time of a run by rows.
+fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {
+    let mut costs = CostModel::new(max_rows, AROUND_A_RUN);
+    for (rows, took) in curve {
+        costs.set(*rows, 1, *took);
     }
-    best.min(max_rows)
+    costs.best_rows(1, max_rows)
 }
 
-/// A larger batch must cost at most this share per row of what the smaller one costs: above that,
-/// the gain is in the noise and the wait for the larger run is not.
-const WORTH: f64 = 0.9;
-/// What a run costs beside the model, roughly: a batch is taken, threads are woken, answers are
-/// brought to their callers. Larger batches share it, which decides where the curve is flat.
-const AROUND_A_RUN: Duration = Duration::from_micros(30);
+/// What costs of example requests are known by ([`crate::cost`]).
+pub fn length(spec: &ModelSpec, examples: Examples<'_>) -> usize {
+    length_of(&example(spec, examples, 0), spec)
+}
 
 fn has_free_inner(input: &TensorSpec) -> bool {
     let mut dims = input.dims.iter().enumerate();

@@ -223,9 +223,9 @@ TABLE = {
         ["`b` has 3 rows", "`a` has 2"],
     ),
     "more rows than the most": (
-        two_inputs(("a", rows(65)), ("b", rows(65))),
+        two_inputs(("a", rows(4097)), ("b", rows(4097))),
         INVALID,
-        ["65 rows", "64"],
+        ["4097 rows", "4096"],
     ),
     "dimensions that must agree": (
         messages.request(

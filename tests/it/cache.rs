@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use onnxd::config::{Config, Origin};
 use onnxd::deadline::Deadline;
-use onnxd::grpc::inference::Inference;
+use onnxd::grpc::inference::{Call, Inference};
 use onnxd::pb::infer_parameter::ParameterChoice;
 use onnxd::pb::{InferParameter, InferTensorContents, ModelConfigRequest, ModelStatisticsRequest};
 use tokio::task::{JoinHandle, JoinSet};
@@ -232,12 +232,21 @@ async fn a_new_version_has_no_answers_of_the_old_one() {
 async fn callers_on_two_connections_share_nothing_where_tenants_do_not() {
     let server = TestServer::start(&[CACHE, ("cache_scope", "tenant")]).await;
     for runs_by_then in 1..=2 {
-        ask(&mut server.client().await, "echo", 1.0).await;
-        assert_eq!(runs(&server, "echo"), runs_by_then);
+        let mut client = server.client().await;
+        for _ in 0..3 {
+            ask(&mut client, "echo", 1.0).await;
+            assert_eq!(runs(&server, "echo"), runs_by_then);
+        }
+    }
+    // So over REST, where each of these has a connection of its own.
+    for runs_by_then in 3..=4 {
+        let body = rest::rows(&[1.0]).to_string();
+        let answer = rest::send(server.http, rest::post("/v2/models/echo/infer", body)).await;
+        assert_eq!((answer.status, runs(&server, "echo")), (200, runs_by_then));
     }
     let sums = server.repository.resolve("echo", None).unwrap().statistics.snapshot();
-    assert_eq!((sums.cache_hit.count, sums.cache_miss.count), (0, 2));
-    assert_eq!(counts(&server, "echo").await, [Some(0), Some(0), Some(2)]);
+    assert_eq!((sums.cache_hit.count, sums.cache_miss.count), (4, 4));
+    assert_eq!(counts(&server, "echo").await, [Some(4), Some(0), Some(4)]);
     server.finish().await;
 }
 
@@ -276,7 +285,9 @@ async fn a_caller_that_takes_no_answer_holds_nobody_up() {
     let inference = Inference::new(server.repository.clone(), limits);
     let now = Instant::now();
     // As a stream whose reader stands still: begun and never looked at again.
-    let begun = inference.infer(request("gate", &[7.0]), now, Deadline::after(now, PATIENCE));
+    let deadline = Deadline::after(now, PATIENCE);
+    let begun =
+        inference.infer(request("gate", &[7.0]), Call { arrived_at: now, deadline, tenant: 1 });
     let mut stalled = Box::pin(begun);
     assert!(stalled.as_mut().now_or_never().is_none());
     gate.runs(1).await;

@@ -14,7 +14,7 @@ use onnxd::app::{App, DrainReport, Listeners, StartError};
 use onnxd::config::{Config, Origin};
 use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use onnxd::pb::model_infer_request::InferInputTensor;
-use onnxd::pb::{ModelInferRequest, ModelInferResponse};
+use onnxd::pb::{ModelInferRequest, ModelInferResponse, ModelStatistics, ModelStatisticsRequest};
 use onnxd::repository::Repository;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -134,6 +134,13 @@ impl TestServer {
     pub(crate) async fn operator(&self) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.admin)).unwrap();
         GrpcInferenceServiceClient::new(endpoint.connect().await.unwrap())
+    }
+
+    /// What the server says of a model's requests and runs.
+    pub(crate) async fn statistics(&self, model: &str) -> ModelStatistics {
+        let message = ModelStatisticsRequest { name: model.into(), version: String::new() };
+        let answer = self.client().await.model_statistics(message).await.unwrap();
+        answer.into_inner().model_stats.remove(0)
     }
 
     /// Waits until something about the models is as wanted.

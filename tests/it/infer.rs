@@ -95,7 +95,7 @@ const CASES: &[Case] = &[
             m.raw_input_contents[0] = vec![0; 36].into();
         },
         Code::InvalidArgument,
-        "request has 9 rows, the model's max_batch_size is 8",
+        "request has 9 rows, max_request_rows is 8",
     ),
     (
         |m| {
@@ -114,7 +114,7 @@ const CASES: &[Case] = &[
 
 #[tokio::test]
 async fn every_bad_request_is_refused_by_name_and_the_next_one_works() {
-    let server = TestServer::start(&[("max_batch_size", "8")]).await;
+    let server = TestServer::start(&[("max_batch_size", "8"), ("max_request_rows", "8")]).await;
     let mut client = server.client().await;
     for (spoil, code, part) in CASES {
         let mut message = request("echo", &[1.0]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by rank: a room names only itself and lower ranks.
 const RANKS: &[&[&str]] = &[
-    &["tensor", "deadline", "runtime"],
+    &["tensor", "deadline", "runtime", "cost"],
     &["model"],
     &["error"],
     &["request", "statistics", "batcher::policy", "batcher::pending", "repository::version_policy"],
@@ -17,7 +17,7 @@ const RANKS: &[&[&str]] = &[
     &["pb", "connection"],
     &["grpc"],
     &["http", "admin"],
-    &["app", "bench"],
+    &["app", "bench", "simulate"],
     &["cli"],
     &["main"],
 ];

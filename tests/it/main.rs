@@ -7,6 +7,7 @@ mod scripted;
 
 mod admission;
 mod batching;
+mod bench;
 mod cache;
 mod cancellation;
 mod control;
@@ -20,6 +21,7 @@ mod layering;
 mod ports;
 mod rest;
 mod rest_refusals;
+mod scheduling;
 mod shutdown;
 mod stream_infer;
 mod transport;

@@ -105,7 +105,7 @@ async fn a_batched_classifier() {
 
     let many = request("mlp_tiny", vec![("x", "FP32", &[9, 64], rows(9))]);
     let status = server.refusal(many).await;
-    assert!(status.message().contains("max_batch_size is 8"), "{}", status.message());
+    assert!(status.message().contains("max_request_rows is 8"), "{}", status.message());
     server.finish().await;
 }
 
@@ -201,7 +201,7 @@ async fn without_dynamic_batching_requests_of_several_rows_run_alone() {
     let runs = server.statistics("two_inputs").await;
     assert_eq!((runs.inference_count, runs.execution_count), (10, 4));
     let status = server.refusal(ask(5)).await;
-    assert!(status.message().contains("max_batch_size is 4"), "{}", status.message());
+    assert!(status.message().contains("max_request_rows is 4"), "{}", status.message());
     server.finish().await;
 }
 

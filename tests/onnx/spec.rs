@@ -111,7 +111,7 @@ async fn first_runs_refute_what_the_signature_claims() {
     }
     let claimed = "x FP32[batch,4]@0 -> y FP32[batch,4]@0".to_owned();
     let shown = "x FP32[batch,4] -> y FP32[batch,4]".to_owned();
-    assert_eq!(found, [(claimed, 64), (shown, usize::MAX)]);
+    assert_eq!(found, [(claimed, 4096), (shown, usize::MAX)]);
 }
 
 #[tokio::test]

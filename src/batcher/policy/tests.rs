@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{BatchPolicy, CutReason, Decision, QueueView};
+use super::{BatchPolicy, CutReason, Decision, Moment, QueueView};
+use crate::cost::CostModel;
 use crate::deadline::Deadline;
 
 /// One queue, in milliseconds: ages and waits are counted from `now`.
@@ -18,6 +19,7 @@ struct Case {
     /// Time that is left to the earliest deadline.
     left: Option<u64>,
     draining: bool,
+    preferred: &'static [usize],
     wanted: Wanted,
 }
 
@@ -40,11 +42,12 @@ const CALM: Case = Case {
     age: Some(4),
     left: Some(1000),
     draining: false,
+    preferred: &[],
     wanted: Wanted::Wait(6),
 };
 
 fn cases() -> Vec<Case> {
-    use CutReason::{DeadlineNear, DelayElapsed, Draining, Full, WorkerFree};
+    use CutReason::{DeadlineNear, DelayElapsed, Draining, Full, Preferred, WorkerFree};
     use Wanted::{Cut, Idle, Wait};
     let calm = CALM;
     let empty = Case { rows: 0, age: None, left: None, ..calm };
@@ -54,6 +57,9 @@ fn cases() -> Vec<Case> {
         Case { what: "nothing to run", wanted: Idle, ..empty },
         Case { what: "nothing to drain", draining: true, wanted: Idle, ..empty },
         Case { what: "nothing, no delay", delay: 0, wanted: Idle, ..empty },
+        Case { what: "a preferred size", preferred: &[2, 4, 6], wanted: Cut(Preferred), ..calm },
+        Case { what: "more than a preferred", preferred: &[3], wanted: Cut(Preferred), ..calm },
+        Case { what: "less than a preferred", preferred: &[6], wanted: Wait(6), ..calm },
         Case { what: "one row short of full", rows: 7, wanted: Wait(6), ..calm },
         Case { what: "exactly full", rows: 8, wanted: Cut(Full), ..calm },
         Case { what: "more than full", rows: 9, wanted: Cut(Full), ..calm },
@@ -83,9 +89,10 @@ fn decide(case: &Case) -> Wanted {
     let begun_at = Instant::now();
     let now = begun_at + ms(1_000_000);
     let policy = BatchPolicy {
-        max_rows: MAX_ROWS,
         max_queue_delay: ms(case.delay),
         deadline_margin: ms(MARGIN),
+        preferred: case.preferred.into(),
+        ..BatchPolicy::eager(MAX_ROWS)
     };
     let view = QueueView {
         rows: case.rows,
@@ -119,4 +126,34 @@ fn labels_and_places_of_reasons_are_their_own() {
         let same = CutReason::ALL.into_iter().filter(|other| other.label() == reason.label());
         assert_eq!(same.count(), 1, "{}", reason.label());
     }
+}
+
+/// Rows of the batch that is cut from `waiting` rows, due in `left` milliseconds, where a run takes
+/// 1 ms and 0.1 ms per row.
+fn target(policy: &BatchPolicy, waiting: usize, free: usize, left: u64) -> usize {
+    let mut costs = CostModel::new(policy.max_rows, Duration::ZERO);
+    costs.set(1, 1, Duration::from_micros(1100));
+    costs.set(100, 1, Duration::from_millis(11));
+    let now = Instant::now();
+    let moment = Moment { now, policy, costs: &costs, free, draining: false, probe: false };
+    moment.target(waiting, 1, Deadline::after(now, Duration::from_millis(left)))
+}
+
+#[test]
+fn the_size_follows_from_costs_deadlines_and_free_instances() {
+    let measured = BatchPolicy { measured: true, ..BatchPolicy::eager(64) };
+    assert_eq!(target(&measured, 10, 1, 1000), 10, "what is there");
+    assert!((50..=64).contains(&target(&measured, 500, 1, 1000)), "what pays");
+    assert!((24..=28).contains(&target(&measured, 500, 1, 4)), "in time: 1 + 2.8 + 0.2 ms");
+    assert_eq!(target(&measured, 500, 1, 1), 1);
+    assert_eq!(target(&measured, 40, 4, 1000), 10, "others are free: 2 ms instead of 5");
+    assert_eq!(target(&measured, 4, 4, 1000), 1, "1.1 ms instead of 1.4");
+    assert_eq!(target(&measured, 3, 2, 1000), 3, "sharing would gain next to nothing");
+}
+
+#[test]
+fn a_fixed_size_is_the_largest_preferred_one_or_the_largest() {
+    let fixed = BatchPolicy { preferred: [4, 8].into(), ..BatchPolicy::eager(16) };
+    assert_eq!([3, 4, 7, 8, 15, 40].map(|rows| target(&fixed, rows, 1, 1)), [16, 4, 4, 8, 8, 8]);
+    assert_eq!(target(&BatchPolicy::eager(16), 40, 4, 1), 16);
 }

@@ -215,7 +215,7 @@ proptest! {
     ) {
         let limits = QueueLimits { max_jobs: 8, bytes: ByteBudget::new(400), default_priority: 100 };
         let mut pair = Pair {
-            batcher: Batcher::new(eager(max_rows), limits, 2),
+            batcher: Batcher::new(eager(max_rows), limits, 2, costs()),
             requests: Vec::new(),
             batches: [None, None],
             stops: [None, None],

@@ -105,7 +105,7 @@ fn a_new_policy_ends_the_wait_for_company() {
 #[test]
 fn the_end_of_a_short_delay_cuts_without_another_event() {
     let policy = BatchPolicy { max_queue_delay: Duration::from_millis(1), ..eager(3) };
-    let batcher = batcher(policy);
+    let batcher = batcher(policy.clone());
     let now = Instant::now();
     let ticket = batcher.submit(request(1, 1), Deadline::after(now, HOUR), now).unwrap();
     let (batch, _) = next(&batcher);
@@ -174,7 +174,7 @@ fn a_worker_that_waits_for_draining_does_not_swallow_wake_ups() {
 fn many_callers_and_workers_lose_nothing() {
     let limits =
         QueueLimits { max_jobs: 64, bytes: ByteBudget::new(1 << 20), default_priority: 100 };
-    let batcher = Batcher::new(eager(16), limits, 3);
+    let batcher = Batcher::new(eager(16), limits, 3, costs());
     let workers: Vec<_> = (0..3)
         .map(|instance| {
             let batcher = batcher.clone();

@@ -24,14 +24,14 @@ impl<'a> Node<'a> {
         self.value(field).and_then(Value::as_str).unwrap_or_default()
     }
 
+    /// A flag, `false` if it is not set.
+    pub(super) fn flag(self, field: &str) -> bool {
+        self.value(field).and_then(Value::as_bool).unwrap_or_default()
+    }
+
     /// A number of any width, 0 if it is not set.
     pub(super) fn number(self, field: &str) -> i128 {
         self.value(field).map_or(0, number)
-    }
-
-    /// A flag, false if it is not set.
-    pub(super) fn flag(self, field: &str) -> bool {
-        self.value(field).and_then(Value::as_bool).unwrap_or_default()
     }
 
     /// A list of numbers.

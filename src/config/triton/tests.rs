@@ -55,10 +55,8 @@ fn bert_is_batched_up_to_its_maximum() {
     let names: Vec<&str> = config.declared.inputs.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["input_ids", "attention_mask", "token_type_ids"]);
     assert_eq!(config.declared.outputs[1].dims.as_deref(), Some(&[384][..]));
-    assert_eq!(
-        ignored,
-        ["dynamic_batching.preferred_batch_size", "parameters.inter_op_thread_count"]
-    );
+    assert_eq!(config.preferred_batch_sizes, [4, 8, 16]);
+    assert_eq!(ignored, ["parameters.inter_op_thread_count"]);
 }
 
 #[test]
@@ -187,12 +185,12 @@ fn queue_policies_bound_the_queue() {
     assert_eq!((config.max_queue_jobs, config.max_queue_delay), (100, Duration::ZERO));
     assert_eq!(config.default_priority, 2);
     assert_eq!((config.batching, config.response_cache_bytes), (Batching::Fixed, 64 << 20));
+    assert!(config.preserve_ordering);
     assert_eq!(
         ignored,
         [
             "dynamic_batching.default_queue_policy.default_timeout_microseconds",
             "dynamic_batching.default_queue_policy.timeout_action",
-            "dynamic_batching.preserve_ordering",
             "dynamic_batching.priority_queue_policy",
             "metric_tags"
         ]

@@ -1,53 +1,10 @@
-//! How many rows pay, from curves; and whether rows are independent, on executors that are not.
+//! Whether rows are independent, on executors that are not; what is tried and measured at first.
 
 use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::job::Stop;
 use crate::worker::Run;
-
-/// A curve from milliseconds.
-fn curve(points: &[(usize, f64)]) -> Vec<(usize, Duration)> {
-    points.iter().map(|(rows, ms)| (*rows, Duration::from_secs_f64(ms / 1000.0))).collect()
-}
-
-/// What it is, rows and milliseconds, the limit, and the rows that are wanted.
-type Case = (&'static str, &'static [(usize, f64)], usize, usize);
-
-#[test]
-fn as_many_rows_as_pay() {
-    let cases: [Case; 16] = [
-        ("nothing measured: no reason to hold back", &[], 64, 64),
-        ("only one row ran", &[(1, 3.0)], 64, 1),
-        ("each row costs as much", &[(1, 6.9), (2, 13.8), (4, 27.6), (8, 55.2)], 64, 1),
-        ("rows together cost more", &[(1, 6.9), (2, 15.2), (4, 31.0), (8, 64.0)], 64, 1),
-        (
-            "a small network: all but the last doubling gains a tenth",
-            &[(1, 0.173), (2, 0.225), (4, 0.33), (8, 0.54), (16, 0.96), (32, 1.80)],
-            32,
-            16,
-        ),
-        ("no further than was measured", &[(1, 1.0), (2, 1.1), (4, 1.3), (8, 1.7)], 64, 8),
-        ("measured to the limit", &[(1, 1.0), (2, 1.1), (4, 1.3), (8, 1.7)], 8, 8),
-        ("it turns at 8", &[(1, 1.0), (2, 1.2), (4, 1.6), (8, 2.4), (16, 6.0), (32, 13.0)], 64, 8),
-        ("it stays at 8", &[(1, 1.0), (2, 1.2), (4, 1.6), (8, 2.4), (16, 4.8), (32, 9.6)], 64, 8),
-        ("noise of three in a hundred", &[(1, 1.0), (2, 1.94), (4, 4.1), (8, 7.8)], 64, 1),
-        ("just worth it", &[(1, 10.0), (2, 18.0)], 2, 2),
-        ("just not worth it", &[(1, 10.0), (2, 18.1)], 2, 1),
-        (
-            "where the curve is flat, a run less is worth something",
-            &[(1, 0.173), (2, 0.162), (4, 0.177), (8, 0.387), (16, 0.632), (32, 1.314), (64, 2.6)],
-            64,
-            16,
-        ),
-        ("gains add up", &[(1, 1.0), (2, 1.92), (4, 3.68), (8, 7.07), (16, 13.8)], 16, 8),
-        ("a bad size in between", &[(1, 1.0), (2, 2.2), (4, 2.0), (8, 3.9)], 64, 4),
-        ("the limit is below the best", &[(1, 1.0), (2, 1.1), (4, 1.3), (8, 9.0)], 2, 2),
-    ];
-    for (what, points, max_rows, wanted) in cases {
-        assert_eq!(best_rows(&curve(points), max_rows), wanted, "{what}");
-    }
-}
 
 fn tensor_spec(name: &str, dtype: DataType, dims: &[i64], batch_axis: Option<usize>) -> TensorSpec {
     let dim = |size: &i64| if *size < 0 { Dim::Dynamic(None) } else { Dim::Fixed(*size) };

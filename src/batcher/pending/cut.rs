@@ -1,0 +1,119 @@
+//! Who rides: fills one batch from one group.
+//!
+//! Requests of one length go in order, as many as the size that [`Moment::target`] names and as let
+//! the tightest of them be in time. Among mixed lengths the most urgent request chooses the company:
+//! those nearest to its length, as long as each rides cheaper than it would run alone.
+
+use std::hash::Hash;
+
+use super::{Cut, Entry, JobKey, Pending, Place};
+use crate::batcher::policy::Moment;
+use crate::deadline::Deadline;
+
+/// A rider among mixed lengths must save at least this share of what it would cost alone.
+const WORTH_JOINING: f64 = 0.97;
+/// Candidates in a row that do not fit before the search ends.
+const MISSES: usize = 16;
+
+/// What happens to one request.
+enum Fate {
+    Rides,
+    Expired,
+    Hopeless,
+    Stays,
+}
+
+impl<K: Hash + Eq + Clone, T> Pending<K, T> {
+    /// Fills `cut` from the group at `position`. Takes at least one request out.
+    pub(super) fn fill(&mut self, position: usize, moment: &Moment<'_>, cut: &mut Cut<T>) {
+        let alone = self.groups[position].key.is_none();
+        let mut target = usize::MAX;
+        let mut due = None;
+        while let Some(place) = self.first_of(position, moment) {
+            let entry = &self.slots[place.slot].entry;
+            let tightest = due.map_or(place.deadline, |due: Deadline| due.min(place.deadline));
+            let rows = cut.rows + entry.rows;
+            let others = !cut.riders.is_empty() || self.slots.len() > 1;
+            let fate = if place.deadline.is_past(moment.now) {
+                Fate::Expired
+            } else if moment.is_hopeless(entry.rows, entry.length, place.deadline, others) {
+                Fate::Hopeless
+            } else if cut.riders.is_empty() {
+                Fate::Rides
+            } else if alone || rows > target || !moment.in_time(rows, cut.length, tightest) {
+                Fate::Stays
+            } else {
+                Fate::Rides
+            };
+            match fate {
+                Fate::Stays => break,
+                Fate::Expired => cut.expired.extend(self.take_out(&place, moment)),
+                Fate::Hopeless => cut.hopeless.extend(self.take_out(&place, moment)),
+                Fate::Rides => {
+                    due = Some(tightest);
+                    let first = cut.riders.is_empty();
+                    self.ride(&place, moment, cut);
+                    let Some(group) = self.groups.get(position).filter(|_| first && !alone) else {
+                        continue;
+                    };
+                    if group.mixed {
+                        return self.fill_mixed(position, moment, cut);
+                    }
+                    target = moment.target(group.rows + cut.rows, cut.length, tightest);
+                }
+            }
+        }
+    }
+
+    /// The first request of the group, which may be gone with its last request.
+    fn first_of(&mut self, position: usize, moment: &Moment<'_>) -> Option<Place> {
+        let group = self.groups.get_mut(position)?;
+        group.first(&self.shares, moment.policy.max_rows).map(|(_, place)| place)
+    }
+
+    /// Adds company to the one rider of `cut`, of a group with mixed lengths.
+    fn fill_mixed(&mut self, position: usize, moment: &Moment<'_>, cut: &mut Cut<T>) {
+        let Some(mut due) = cut.riders.first().map(|(_, entry)| entry.deadline) else { return };
+        let wanted = cut.length;
+        let mut candidates: Vec<Place> = self.groups[position].places().copied().collect();
+        let away = |place: &Place| self.slots[place.slot].entry.length.abs_diff(wanted);
+        candidates.sort_by_key(|place| (away(place), place.deadline, place.serial));
+        let mut misses = 0;
+        let mut cost = moment.costs.expect(cut.rows, cut.length);
+        for place in candidates {
+            let Entry { rows, length, .. } = self.slots[place.slot].entry;
+            let joined = (cut.rows + rows, cut.length.max(length));
+            let tightest = due.min(place.deadline);
+            let with_it = moment.costs.expect(joined.0, joined.1);
+            let alone = moment.costs.expect(rows, length);
+            let fits = joined.0 <= moment.policy.max_rows
+                && !place.deadline.is_past(moment.now)
+                && (!moment.policy.measured || with_it <= cost + alone.mul_f64(WORTH_JOINING))
+                && moment.in_time(joined.0, joined.1, tightest);
+            if fits {
+                (due, cost, misses) = (tightest, with_it, 0);
+                self.ride(&place, moment, cut);
+                continue;
+            }
+            misses += 1;
+            if misses == MISSES {
+                break;
+            }
+        }
+    }
+
+    fn ride(&mut self, place: &Place, moment: &Moment<'_>, cut: &mut Cut<T>) {
+        let rows = self.slots[place.slot].entry.rows;
+        self.shares.serve(place.tenant, rows);
+        if let Some(entry) = self.take_out(place, moment) {
+            cut.rows += entry.rows;
+            cut.length = cut.length.max(entry.length);
+            cut.riders.push((JobKey { slot: place.slot, serial: place.serial }, entry));
+        }
+    }
+
+    fn take_out(&mut self, place: &Place, moment: &Moment<'_>) -> Option<Entry<T>> {
+        let job = JobKey { slot: place.slot, serial: place.serial };
+        self.take(job, moment.policy.max_rows)
+    }
+}

@@ -1,0 +1,267 @@
+//! What a run costs: its time as a function of rows and length, learned from first runs and from
+//! every run since.
+//!
+//! [`CostModel`] keeps one [`Curve`] over rows per class of lengths (the padded size, or the size of
+//! the inner dimensions). A single slow run moves a curve little, many move it surely; a slowdown of
+//! the whole machine is learned apart from the curves, within a few runs, as one factor for all.
+//! Pure: no clock, no lock. The batcher asks it how many rows to run and who can still be in time;
+//! first runs and the simulator fill it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+mod curve;
+
+pub use curve::Curve;
+
+/// Time of runs by rows and length. Starts empty, and then expects nothing.
+#[derive(Debug, Clone)]
+pub struct CostModel {
+    /// Most rows in a run.
+    most_rows: usize,
+    /// Time that is spent beside each run, in seconds.
+    around: f64,
+    /// By class of length.
+    classes: BTreeMap<u32, Class>,
+    /// How the machine is doing: logarithm of what runs take over what the curves say.
+    level: f64,
+    /// How much longer than expected one run in fifty takes, as a logarithm.
+    surprise: f64,
+}
+
+/// What is known of one class of lengths.
+#[derive(Debug, Clone, Default)]
+struct Class {
+    curve: Curve,
+    /// How many rows a run should have, and what a row costs then, in seconds.
+    best: (usize, f64),
+    /// Runs since the best was looked for.
+    since: u32,
+}
+
+/// One figure of a [`CostModel`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CostPoint {
+    /// Length that stands for the class.
+    pub length: usize,
+    /// Rows in the run.
+    pub rows: usize,
+    /// Expected time of the run.
+    pub time: Duration,
+    /// Runs that it was learned from.
+    pub runs: u64,
+}
+
+/// What one run may move the level by: the share, and the largest step.
+const LEVEL_GAIN: f64 = 0.1;
+const LEVEL_STEP: f64 = 0.7;
+/// Share of runs that may take longer than [`CostModel::at_most`] says.
+const SURPRISED: f64 = 0.02;
+/// Step of the quantile above; larger learns faster and wobbles more.
+const SURPRISE_STEP: f64 = 0.1;
+/// Longest that a run is taken to last beyond expectation: e to this power.
+const SURPRISE_LIMIT: f64 = 1.0;
+
+/// What a run costs beside the model, roughly: a batch is taken, threads are woken, answers are
+/// brought to their callers. Larger batches share it, which decides where the curve is flat.
+pub const AROUND_A_RUN: Duration = Duration::from_micros(30);
+/// A run has at most this many times the rows of the largest run that was seen: a curve is not
+/// trusted far beyond its end.
+const BEYOND: usize = 2;
+/// Runs after which the best size of a class is looked for again.
+const REFRESH: u32 = 16;
+
+impl CostModel {
+    /// A model of runs of at most `most_rows` rows; `around` is what each run costs beside the model:
+    /// a batch is taken, threads are woken, answers are brought to their callers.
+    pub fn new(most_rows: usize, around: Duration) -> Self {
+        let classes = BTreeMap::new();
+        let around = around.as_secs_f64();
+        Self { most_rows: most_rows.max(1), around, classes, level: 0.0, surprise: 0.0 }
+    }
+
+    /// Most rows in a run.
+    pub fn most_rows(&self) -> usize {
+        self.most_rows
+    }
+
+    /// Takes `took` as the time of such a run, as measured by somebody who has ruled out accidents.
+    pub fn set(&mut self, rows: usize, length: usize, took: Duration) {
+        let class = class(length);
+        self.classes.entry(class).or_default().curve.set(rows, took.as_secs_f64());
+        self.refresh(class);
+    }
+
+    /// Learns from a run.
+    pub fn observe(&mut self, rows: usize, length: usize, took: Duration) {
+        let seconds = took.as_secs_f64();
+        if seconds <= 0.0 {
+            return;
+        }
+        let known = self.base(rows, length);
+        let error = known.map_or(0.0, |base| (seconds / base).ln() - self.level);
+        self.level += LEVEL_GAIN * error.clamp(-LEVEL_STEP, LEVEL_STEP);
+        let step = if error > self.surprise { 1.0 - SURPRISED } else { -SURPRISED };
+        self.surprise = (self.surprise + SURPRISE_STEP * step).clamp(0.0, SURPRISE_LIMIT);
+        let class = class(length);
+        let seen = self.classes.entry(class).or_default();
+        seen.curve.observe(rows, seconds / self.level.exp(), known);
+        seen.since += 1;
+        if seen.best.0 == 0 || seen.since >= REFRESH {
+            self.refresh(class);
+        }
+    }
+
+    /// Expected time of a run; zero if nothing is known.
+    pub fn expect(&self, rows: usize, length: usize) -> Duration {
+        Duration::from_secs_f64(self.seconds(rows, length))
+    }
+
+    /// Time that a run of that kind will hardly exceed; zero if nothing is known.
+    pub fn at_most(&self, rows: usize, length: usize) -> Duration {
+        Duration::from_secs_f64(self.seconds(rows, length) * self.surprise.exp())
+    }
+
+    /// Time per row of `length` where rows cost the least; zero if nothing is known.
+    pub fn per_row(&self, length: usize) -> Duration {
+        let seconds = match self.nearest_class(class(length)) {
+            None => return Duration::ZERO,
+            Some((near, known)) if near == class(length) => known.best.1,
+            Some((near, known)) => {
+                known.best.1 * count(length.max(1)) / count(representative(near))
+            }
+        };
+        Duration::from_secs_f64(seconds * self.level.exp())
+    }
+
+    /// How many rows of `length` a run should have if there are `available` of them: those that get
+    /// the most rows done in time, and among sizes that are as good but for noise the smallest, which
+    /// answers first. As many as there are if nothing is known.
+    pub fn best_rows(&self, length: usize, available: usize) -> usize {
+        let available = available.min(self.most_rows).max(1);
+        match self.classes.get(&class(length)) {
+            Some(known) if known.best.0 <= available => known.best.0.max(1),
+            _ if self.classes.is_empty() => available,
+            _ => self.search(length, available),
+        }
+    }
+
+    /// How many rows a run should have if any number waits and it is of the length that was seen most.
+    pub fn usual_rows(&self) -> usize {
+        let runs = |known: &Class| known.curve.points().map(|(_, _, runs)| runs).sum::<u64>();
+        let usual = self.classes.iter().max_by_key(|(_, known)| runs(known));
+        usual.map_or(self.most_rows, |(class, _)| {
+            self.best_rows(representative(*class), self.most_rows)
+        })
+    }
+
+    /// Whether nothing has been learned.
+    pub fn is_empty(&self) -> bool {
+        self.classes.is_empty()
+    }
+
+    /// Everything that was learned, by length and rows.
+    pub fn points(&self) -> Vec<CostPoint> {
+        let scale = self.level.exp();
+        let of = |(class, known): (&u32, &Class)| {
+            let length = representative(*class);
+            let point = move |(rows, seconds, runs)| {
+                let time = Duration::from_secs_f64(seconds * scale);
+                CostPoint { length, rows, time, runs }
+            };
+            known.curve.points().map(point).collect::<Vec<_>>()
+        };
+        self.classes.iter().flat_map(of).collect()
+    }
+
+    fn search(&self, length: usize, available: usize) -> usize {
+        let per_row = |rows| (self.seconds(rows, length) + self.around) / count(rows);
+        let seen = self.classes.get(&class(length)).and_then(|known| known.curve.largest());
+        let available = seen.map_or(available, |largest| available.min(largest * BEYOND));
+        let (mut best, mut cost) = (1, per_row(1));
+        for rows in sizes(available).skip(1) {
+            let other = per_row(rows);
+            if other < cost * WORTH {
+                (best, cost) = (rows, other);
+            }
+        }
+        best
+    }
+
+    fn refresh(&mut self, class: u32) {
+        let length = representative(class);
+        let best = self.search(length, self.most_rows);
+        let per_row = (self.seconds(best, length) + self.around) / count(best);
+        let scale = self.level.exp();
+        if let Some(known) = self.classes.get_mut(&class) {
+            known.best = (best, per_row / scale);
+            known.since = 0;
+        }
+    }
+
+    fn seconds(&self, rows: usize, length: usize) -> f64 {
+        self.base(rows, length).unwrap_or(0.0) * self.level.exp()
+    }
+
+    /// Time of a run while the machine is as it was. A size that its own curve does not reach is
+    /// judged by the nearest curve, at the rows that make the same number of elements there.
+    fn base(&self, rows: usize, length: usize) -> Option<f64> {
+        let wanted = class(length);
+        let own = self.classes.get(&wanted).map(|known| &known.curve);
+        if let Some(time) = own.and_then(|curve| curve.within(rows)) {
+            return Some(time);
+        }
+        let others = self.classes.iter().filter(|(class, _)| **class != wanted);
+        let nearest = others.min_by_key(|(class, _)| class.abs_diff(wanted));
+        let Some((other, near)) = nearest else { return own?.beyond(rows) };
+        let scale = count(length.max(1)) / count(representative(*other));
+        let there = |rows: usize| near.curve.beyond_real((count(rows) * scale).max(1.0));
+        match own.and_then(|curve| curve.nearest(rows)) {
+            // The own curve tells how high, the other one how it goes on.
+            Some((edge, time)) => Some(time * there(rows)? / there(edge)?),
+            // Below one row of the other length, time shrinks with the elements.
+            None => Some(there(rows)? * (count(rows) * scale).min(1.0)),
+        }
+    }
+
+    fn nearest_class(&self, wanted: u32) -> Option<(u32, &Class)> {
+        let nearest = self.classes.iter().min_by_key(|(class, _)| class.abs_diff(wanted))?;
+        Some((*nearest.0, nearest.1))
+    }
+}
+
+/// A larger run must cost at most this share per row of what a smaller one costs: above that, the
+/// gain is in the noise and the wait for the larger run is not.
+const WORTH: f64 = 0.98;
+
+/// Sizes that are considered: all up to 64, then eight to the octave, and the largest.
+pub fn sizes(most_rows: usize) -> impl Iterator<Item = usize> {
+    let next = |rows: &usize| Some(rows + (*rows / 64 * 8).max(1));
+    let below =
+        std::iter::successors(Some(1_usize), next).take_while(move |rows| *rows < most_rows);
+    below.chain((most_rows > 0).then_some(most_rows))
+}
+
+/// Classes of lengths: four to the octave.
+fn class(length: usize) -> u32 {
+    let length = u32::try_from(length.max(1)).unwrap_or(u32::MAX);
+    let octave = length.ilog2();
+    // The two bits after the leading one.
+    let within =
+        if octave >= 2 { (length >> (octave - 2)) & 3 } else { (length << (2 - octave)) & 3 };
+    octave * 4 + within
+}
+
+/// Smallest length of a class.
+fn representative(class: u32) -> usize {
+    let (octave, within) = (class / 4, class % 4);
+    let length = (4_u64 + u64::from(within)) << octave;
+    usize::try_from(length / 4).unwrap_or(usize::MAX)
+}
+
+fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! Time of a run over its rows, for one class of lengths.
+//!
+//! A list of measured sizes with straight lines between them. Each size remembers how often it was
+//! seen: the first few runs count fully, later ones correct it slowly, and no run counts for more
+//! than half as long again or half as short again as what is known.
+
+/// Time of a run over its rows.
+#[derive(Debug, Clone, Default)]
+pub struct Curve {
+    /// By rows, rising.
+    points: Vec<Point>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Point {
+    rows: usize,
+    seconds: f64,
+    runs: u64,
+}
+
+/// Most that one run can differ from what is known, as a logarithm.
+const STEP: f64 = 0.4;
+/// Share of a run in a size that was seen often.
+const GAIN: f64 = 1.0 / 16.0;
+/// Runs that a careful measurement stands for.
+const CAREFUL: u64 = 12;
+
+impl Curve {
+    pub(super) fn set(&mut self, rows: usize, seconds: f64) {
+        let point = Point { rows, seconds, runs: CAREFUL };
+        match self.find(rows) {
+            Ok(position) => self.points[position] = point,
+            Err(position) => self.points.insert(position, point),
+        }
+    }
+
+    /// Learns from one run. A size that was not seen before starts from `expected`, so that an
+    /// accident does not become a point of its own.
+    pub(super) fn observe(&mut self, rows: usize, seconds: f64, expected: Option<f64>) {
+        let rows = kept(rows);
+        let position = match self.find(rows) {
+            Ok(position) => position,
+            Err(position) => {
+                let seconds = expected.unwrap_or(seconds);
+                self.points.insert(position, Point { rows, seconds, runs: 0 });
+                position
+            }
+        };
+        let point = &mut self.points[position];
+        point.runs += 1;
+        let seen = u32::try_from(point.runs.min(1000)).unwrap_or(1000);
+        let gain = (1.0 / f64::from(seen + 1)).max(GAIN);
+        let error = (seconds / point.seconds).ln().clamp(-STEP, STEP);
+        point.seconds *= (gain * error).exp();
+    }
+
+    /// Time at `rows`, if sizes on both sides of it, or it, are known.
+    pub(super) fn within(&self, rows: usize) -> Option<f64> {
+        let (first, last) = (self.points.first()?, self.points.last()?);
+        (first.rows..=last.rows).contains(&rows).then(|| self.beyond(rows)).flatten()
+    }
+
+    /// Time at `rows`: between known sizes on the line between them; below the smallest what that
+    /// takes; above the largest as the last two sizes go on.
+    pub(super) fn beyond(&self, rows: usize) -> Option<f64> {
+        self.beyond_real(super::count(rows))
+    }
+
+    /// As [`Curve::beyond`], for a size that need not be whole.
+    pub(super) fn beyond_real(&self, rows: f64) -> Option<f64> {
+        let last = self.points.last()?;
+        let at = |point: &Point| super::count(point.rows);
+        let position = self.points.partition_point(|point| at(point) < rows);
+        let (left, right) = match (position, self.points.len()) {
+            (0, _) => return Some(self.points[0].seconds),
+            // Alone, it says only that rows cost what they cost.
+            (_, 1) => return Some(last.seconds * rows / at(last)),
+            (end, length) if end == length => (&self.points[end - 2], last),
+            (position, _) => (&self.points[position - 1], &self.points[position]),
+        };
+        let slope = (right.seconds - left.seconds) / (at(right) - at(left));
+        let time = left.seconds + slope * (rows - at(left));
+        // Beyond the end, a disturbed last size must not make larger runs cheaper.
+        Some(if rows > at(last) { time.max(last.seconds) } else { time })
+    }
+
+    /// The known size that is nearest to `rows`, and its time.
+    pub(super) fn nearest(&self, rows: usize) -> Option<(usize, f64)> {
+        let point = self.points.iter().min_by_key(|point| point.rows.abs_diff(rows))?;
+        Some((point.rows, point.seconds))
+    }
+
+    /// The largest known size.
+    pub(super) fn largest(&self) -> Option<usize> {
+        self.points.last().map(|point| point.rows)
+    }
+
+    /// Rows, seconds and runs of each known size, by rows.
+    pub fn points(&self) -> impl Iterator<Item = (usize, f64, u64)> {
+        self.points.iter().map(|point| (point.rows, point.seconds, point.runs))
+    }
+
+    fn find(&self, rows: usize) -> Result<usize, usize> {
+        self.points.binary_search_by_key(&rows, |point| point.rows)
+    }
+}
+
+/// The size under which a run of `rows` is remembered: itself up to 64 rows, then eight to the
+/// octave, so that a curve stays small whatever comes.
+fn kept(rows: usize) -> usize {
+    if rows <= 64 {
+        return rows.max(1);
+    }
+    let step = 1_usize << (rows.ilog2() - 3);
+    (rows / step) * step
+}

@@ -1,0 +1,175 @@
+//! Curves by hand, and learned from runs with noise, outliers and drift.
+
+use super::*;
+
+const AROUND: Duration = Duration::from_micros(30);
+
+/// A model that knows the given times, by rows, of runs of `length`.
+fn measured(length: usize, times: &[(usize, Duration)]) -> CostModel {
+    known(64, Duration::ZERO, length, times)
+}
+
+fn known(most: usize, around: Duration, length: usize, times: &[(usize, Duration)]) -> CostModel {
+    let mut model = CostModel::new(most, around);
+    for (rows, took) in times {
+        model.set(*rows, length, *took);
+    }
+    model
+}
+
+fn us(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn near(actual: Duration, expected: f64, share: f64) {
+    let ratio = micros(actual) / expected;
+    assert!((ratio - 1.0).abs() <= share, "{actual:?} is not {expected} us");
+}
+
+/// splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    /// Between 0 and 1.
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        f64::from(u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap()) / f64::from(u32::MAX)
+    }
+}
+
+#[test]
+fn nothing_known_expects_nothing_and_limits_nothing() {
+    let model = CostModel::new(64, AROUND);
+    assert_eq!(model.expect(3, 1), Duration::ZERO);
+    assert_eq!(model.per_row(1), Duration::ZERO);
+    assert_eq!((model.best_rows(1, 64), model.best_rows(1, 100)), (64, 64));
+}
+
+#[test]
+fn lines_between_measured_sizes_and_on_beyond_them() {
+    let model = measured(1, &[(1, us(100)), (4, us(160)), (8, us(320))]);
+    near(model.expect(1, 1), 100.0, 1e-9);
+    near(model.expect(2, 1), 120.0, 1e-9);
+    near(model.expect(6, 1), 240.0, 1e-9);
+    near(model.expect(16, 1), 640.0, 1e-9);
+    near(measured(1, &[(1, us(100))]).expect(4, 1), 400.0, 1e-9);
+}
+
+#[test]
+fn the_best_size_is_where_rows_are_cheapest() {
+    let best = |times: &[(usize, Duration)], most| measured(1, times).best_rows(1, most);
+    assert_eq!(best(&[(1, us(6300)), (64, us(544_000))], 64), 1, "batching loses");
+    assert_eq!(best(&[(1, us(1000)), (64, us(63_000))], 64), 1, "the gain is in the noise");
+    assert_eq!(best(&[(1, us(260)), (4, us(260)), (8, us(600))], 8), 4, "the curve turns");
+    let flat = best(&[(1, us(2000)), (64, us(2600))], 64);
+    assert!((62..=64).contains(&flat), "{flat}");
+    assert_eq!(best(&[(1, us(2000)), (64, us(2600))], 20), 20);
+    let flat = [(1, us(10)), (64, us(640))];
+    assert_eq!(best(&flat, 64), 1);
+    assert!(known(64, AROUND, 1, &flat).best_rows(1, 64) > 16, "runs cost something, too");
+}
+
+#[test]
+fn a_curve_is_not_trusted_far_beyond_its_end() {
+    let best = |times: &[(usize, Duration)]| measured(1, times).best_rows(1, 64);
+    assert_eq!(best(&[(1, us(1000)), (2, us(1100)), (4, us(1300))]), 8);
+    assert_eq!(best(&[(1, us(1000))]), 1, "one size says that rows cost what they cost");
+    let bump = [(1, us(1000)), (2, us(2200)), (4, us(2000)), (8, us(3950))];
+    assert_eq!(best(&bump), 4, "a bad size in between");
+}
+
+#[test]
+fn a_row_costs_what_it_costs_in_the_best_run() {
+    let model = measured(8, &[(1, us(100)), (4, us(120)), (8, us(300))]);
+    near(model.per_row(8), 30.0, 1e-6);
+    near(model.per_row(16), 60.0, 1e-6);
+}
+
+#[test]
+fn learns_a_curve_through_noise_and_outliers() {
+    let truth = |rows: usize| 200.0 + 10.0 * count(rows);
+    let mut model = measured(1, &[(1, us(210)), (64, us(2000))]);
+    let mut dice = Dice(1);
+    for turn in 0..4000 {
+        let rows = 1 + turn * 7 % 64;
+        let noise = 0.9 + 0.2 * dice.unit();
+        let outlier = if dice.unit() < 0.02 { 20.0 } else { 1.0 };
+        let took = Duration::from_secs_f64(truth(rows) * noise * outlier / 1e6);
+        model.observe(rows, 1, took);
+    }
+    for rows in [1, 5, 16, 40, 64] {
+        near(model.expect(rows, 1), truth(rows), 0.15);
+    }
+    assert!(model.at_most(8, 1) > model.expect(8, 1));
+}
+
+#[test]
+fn one_accident_changes_little_and_a_slow_machine_is_learned_within_thirty_runs() {
+    let mut model = measured(1, &[(1, us(100)), (8, us(200))]);
+    model.observe(8, 1, us(20_000));
+    assert!(model.expect(8, 1) < us(250), "{:?}", model.expect(8, 1));
+    assert!(model.expect(1, 1) < us(115), "{:?}", model.expect(1, 1));
+    for _ in 0..30 {
+        model.observe(8, 1, us(600));
+    }
+    near(model.expect(8, 1), 600.0, 0.12);
+    assert!(model.expect(1, 1) > us(170), "the machine is slow for all sizes");
+    for _ in 0..200 {
+        model.observe(8, 1, us(200));
+        model.observe(1, 1, us(100));
+    }
+    near(model.expect(8, 1), 200.0, 0.1);
+    near(model.expect(1, 1), 100.0, 0.1);
+}
+
+#[test]
+fn few_runs_take_longer_than_at_most_says() {
+    let mut model = measured(1, &[(1, us(100))]);
+    let mut dice = Dice(5);
+    let mut late = 0;
+    for turn in 0..4000 {
+        let took = Duration::from_secs_f64((80.0 + 40.0 * dice.unit()) / 1e6);
+        if turn >= 1000 && took > model.at_most(1, 1) {
+            late += 1;
+        }
+        model.observe(1, 1, took);
+    }
+    assert!((1..=120).contains(&late), "{late} of 3000");
+    assert!(model.at_most(1, 1) < us(160), "{:?}", model.at_most(1, 1));
+}
+
+#[test]
+fn a_length_that_was_not_seen_is_judged_by_its_elements() {
+    let model = measured(32, &[(1, us(100)), (2, us(150)), (4, us(250)), (8, us(450))]);
+    near(model.expect(2, 64), 250.0, 1e-6);
+    near(model.expect(4, 16), 150.0, 1e-6);
+    near(model.expect(1, 16), 50.0, 1e-6);
+    let mut both = model;
+    both.set(1, 64, us(300));
+    // As high as its own point, as steep as the other curve.
+    near(both.expect(2, 64), 300.0 * 250.0 / 150.0, 1e-6);
+}
+
+#[test]
+fn classes_of_lengths_are_a_fifth_wide() {
+    for length in 1..5000 {
+        let low = representative(class(length));
+        assert!(low <= length && length <= low + low / 4, "{length} in the class of {low}");
+    }
+}
+
+#[test]
+fn considered_sizes_rise_and_end_at_the_largest() {
+    let all: Vec<usize> = sizes(200).collect();
+    assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_eq!((all[0], *all.last().unwrap()), (1, 200));
+    assert!(all.len() < 100);
+    assert_eq!(sizes(1).collect::<Vec<_>>(), [1]);
+}
