@@ -33,6 +33,7 @@ pub mod deadline;
 pub mod health;
 pub mod inference;
 mod model;
+mod once;
 mod parameters;
 pub mod service;
 pub mod status;

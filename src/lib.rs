@@ -14,6 +14,7 @@
 //!     repository.resolve      name, version        -> Arc<ServedModel>
 //!     grpc::codec::decode     ModelInferRequest    -> InferRequest      (slices of the message)
 //!     request::validate       InferRequest, ModelSpec -> ValidRequest   (proof that it fits)
+//!     grpc::once              only where answers are kept or runs shared: finds one, or goes on
 //!     batcher.submit          ValidRequest         -> Job in the queue, Ticket for the caller;
 //!                             refused if the estimate says that it would be late
 //!     ticket.answer           waits: the answer, the deadline, or the caller leaves
@@ -80,7 +81,7 @@
 //! | 2 | [`error`] | what a caller can be told |
 //! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
 //! | 4 | [`job`], [`config`] | one request in flight; resolved settings, from Triton's files too |
-//! | 5 | [`batcher`] | the queue of one model version |
+//! | 5 | [`batcher`], [`cache`] | the queue of one model version; its answers that are kept |
 //! | 6 | [`telemetry`] | logs and metrics |
 //! | 7 | [`worker`] | threads that run batches; the [`worker::Executor`] seam |
 //! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
@@ -96,11 +97,14 @@
 //! - Every accepted request gets exactly one answer: a [`job::Job`] is moved, never shared, and
 //!   dropping it is an answer too.
 //! - Every queue, window and buffer has a bound, and the bound is a setting.
+//! - Equal requests may share a run and an answer, where the settings say so; compared by value, and
+//!   never an error.
 //! - Requests whose rows could influence each other never share a run: the axis of the rows is
 //!   read from the model or its settings, tried at start, and compared with every output of a
 //!   joined run.
 //! - Decisions get `now` as an argument. Requests are waited for in
-//!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`], and nowhere else.
+//!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`] or, from the run of an
+//!   equal request, in [`cache::ResponseCache::find`], and nowhere else.
 //! - Only [`onnx`] names ONNX Runtime, only the wire rooms name messages, only
 //!   `onnx/strings.rs` has `unsafe` code, only [`config`], [`runtime`] and [`cli`] read the
 //!   environment, only `main.rs` prints and exits.
@@ -109,6 +113,7 @@ pub mod admin;
 pub mod app;
 pub mod batcher;
 pub mod bench;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod connection;

@@ -29,8 +29,8 @@ pub mod settings;
 pub mod version_policy;
 
 use layout::{FoundModel, LayoutError};
-pub use served::ServedModel;
 use served::Surroundings;
+pub use served::{Caching, ServedModel};
 use settings::read_config;
 
 /// The models that are served now, and those that are not, with the reason.

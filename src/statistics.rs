@@ -49,7 +49,8 @@ pub struct Snapshot {
     pub success: Tally,
     /// Requests that ended in an error, with the time that they were in the server.
     pub fail: Tally,
-    /// Waiting for a worker, per request that rode a run.
+    /// Waiting for a worker, per request that rode a run; for the run of an equal request, per
+    /// request that it answered; nothing, per request that was answered from memory.
     pub queue: Tally,
     /// Joining, per request (each rider is charged the whole run, as clients expect).
     pub compute_input: Tally,
@@ -57,6 +58,10 @@ pub struct Snapshot {
     pub compute_infer: Tally,
     /// Cutting, per request.
     pub compute_output: Tally,
+    /// Looking up, per request that a response cache answered without a run of its own.
+    pub cache_hit: Tally,
+    /// Looking up and storing, per request that a response cache sent to run.
+    pub cache_miss: Tally,
     /// Runs by their number of rows.
     pub batches: BTreeMap<usize, BatchTally>,
 }
@@ -99,6 +104,25 @@ impl ModelStatistics {
         batch.compute_input.add(1, times.input);
         batch.compute_infer.add(1, times.infer);
         batch.compute_output.add(1, times.output);
+    }
+
+    /// Records a request that needed no run of its own: how long it was looked up, and how long it
+    /// waited for the run of an equal request. Such a request is in no sum of the runs, but among
+    /// those that have waited, where Triton's clients look for it.
+    pub fn record_cache_hit(&self, looked: Duration, waited: Duration) {
+        let mut sums = self.lock();
+        sums.cache_hit.add(1, looked);
+        sums.queue.add(1, waited);
+    }
+
+    /// Records a request that was looked up for `looked` and had to run.
+    pub fn record_cache_miss(&self, looked: Duration) {
+        self.lock().cache_miss.add(1, looked);
+    }
+
+    /// Records how long it took to store the answer of such a request.
+    pub fn record_cache_insertion(&self, took: Duration) {
+        self.lock().cache_miss.add(0, took);
     }
 
     /// Records a request that was answered `took` after it arrived.

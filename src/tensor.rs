@@ -175,6 +175,21 @@ impl Tensor {
         }
     }
 
+    /// The same tensor in memory of its own that holds its contents and nothing else. A tensor is
+    /// usually a slice of a message or of a run's output and keeps all of that alive.
+    #[must_use]
+    pub fn compacted(&self) -> Self {
+        let data = match &self.data {
+            TensorData::Dense(bytes) => TensorData::Dense(Bytes::copy_from_slice(bytes)),
+            TensorData::Strings(elements) => {
+                let mut all = Bytes::from(elements.concat());
+                let own = |element: &Bytes| all.split_to(element.len());
+                TensorData::Strings(elements.iter().map(own).collect())
+            }
+        };
+        Self { dtype: self.dtype, shape: self.shape.clone(), data }
+    }
+
     /// Memory that the contents hold, in bytes: what the byte budget counts.
     pub fn byte_size(&self) -> usize {
         match &self.data {

@@ -32,6 +32,12 @@ pub struct ModelConfig {
     pub max_queue_jobs: usize,
     /// Priority of requests that state none; 1 is the most urgent.
     pub default_priority: u64,
+    /// Memory for answers that are kept, per version; 0 for none.
+    pub response_cache_bytes: usize,
+    /// Whether equal requests in flight run once even where no answers are kept.
+    pub coalesce: bool,
+    /// Who shares answers and runs.
+    pub cache_scope: CacheScope,
     /// Workers per device.
     pub instances: usize,
     /// How far the graph is rewritten when it is loaded.
@@ -69,6 +75,15 @@ pub enum Batching {
     Fixed,
     /// Not at all.
     Off,
+}
+
+/// Who shares answers that are kept, and runs that answer several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheScope {
+    /// Every caller.
+    All,
+    /// Each tenant has its own; a request whose tenant is not known shares nothing.
+    Tenant,
 }
 
 /// How far the graph is rewritten when it is loaded, in ONNX Runtime's own steps.
@@ -138,6 +153,9 @@ impl ModelConfig {
             preserve_ordering: false,
             max_queue_jobs: 1,
             default_priority: 1,
+            response_cache_bytes: 0,
+            coalesce: false,
+            cache_scope: CacheScope::All,
             instances: 1,
             graph_optimization: GraphOptimization::All,
             intra_op_threads: None,
@@ -177,6 +195,12 @@ impl ModelConfig {
             "preserve_ordering" => self.preserve_ordering = values::boolean(text)?,
             "max_queue_jobs" => self.max_queue_jobs = values::number(text, 1)?,
             "default_priority" => self.default_priority = values::number(text, 1)?,
+            "response_cache_bytes" => self.response_cache_bytes = values::number(text, 0)?,
+            "coalesce" => self.coalesce = values::boolean(text)?,
+            "cache_scope" => {
+                let choices = [("all", CacheScope::All), ("tenant", CacheScope::Tenant)];
+                self.cache_scope = values::choice(text, &choices)?;
+            }
             "instances" => self.instances = values::number(text, 1)?,
             "intra_op_threads" => {
                 self.intra_op_threads = NonZeroUsize::new(values::number(text, 0)?);

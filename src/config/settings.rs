@@ -189,6 +189,22 @@ pub const MODEL: &[Setting] = &[
     ),
     setting("device_ids", "0", "GPUs to place instances on, separated by commas"),
     setting(
+        "response_cache_bytes",
+        "0",
+        "Memory for answers that are kept, per model version: an equal request is answered from it; \
+         0: none",
+    ),
+    setting(
+        "coalesce",
+        "false",
+        "Run equal requests that are in flight together once; a response cache does so by itself",
+    ),
+    setting(
+        "cache_scope",
+        "all",
+        "Who shares kept answers and runs: all (every caller) or tenant (each tenant has its own)",
+    ),
+    setting(
         "warmup_ms",
         "50",
         "Time for first runs and for measuring batch sizes, per model; 0: none, and so no batches \

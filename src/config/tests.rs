@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::model::{Batching, Provider};
+use super::model::{Batching, CacheScope, Provider};
 use super::{Config, ModelConfig, Origin, read_file, settings};
 use crate::model::axes::AxisOverride;
 use crate::repository::version_policy::VersionPolicy;
@@ -20,6 +20,7 @@ fn every_default_is_right() {
     assert!(config.request_memory_bytes > 1 << 20);
     assert_eq!(config.model.providers, [Provider::Cpu]);
     assert_eq!(config.model.batching, Batching::Auto);
+    assert_eq!((config.model.response_cache_bytes, config.model.coalesce), (0, false));
 }
 
 #[test]
@@ -49,6 +50,9 @@ fn model_file_lies_over_the_servers_defaults() {
         batching = "fixed"
         max_batch_size = 16
         max_queue_delay_us = 250
+        response_cache_bytes = 1048576
+        coalesce = true
+        cache_scope = "tenant"
         providers = ["cuda", "cpu"]
         version_policy = { specific = [1, 3] }
         [provider_options.cuda]
@@ -63,6 +67,8 @@ fn model_file_lies_over_the_servers_defaults() {
     assert_eq!(config.batching, Batching::Fixed);
     assert_eq!(config.max_queue_delay, Duration::from_micros(250));
     assert_eq!(config.max_queue_jobs, 7);
+    assert_eq!((config.response_cache_bytes, config.coalesce), (1 << 20, true));
+    assert_eq!(config.cache_scope, CacheScope::Tenant);
     assert_eq!(config.provider_options[&Provider::Cuda]["gpu_mem_limit"], "1073741824");
     assert_eq!(config.axes["state"], AxisOverride::Axis(1));
     assert_eq!(config.axes["sr"], AxisOverride::Shared);

@@ -36,7 +36,8 @@
 //! | `model_warmup` | shapes of the first entry, for first runs; values are made up, files, counts and further entries ignored |
 //! | `parameters` | `intra_op_thread_count` and `gpu_mem_limit` are read, others ignored |
 //! | `sequence_batching`, `ensemble_scheduling`, `model_operations`, `model_repository_agents`, `cc_model_filenames`, `runtime`, decoupled answers | refused |
-//! | `response_cache`, `metric_tags`, `model_metrics` | ignored |
+//! | `response_cache.enable` | `response_cache_bytes`: the server's default, or 64 MiB where that is 0 |
+//! | `metric_tags`, `model_metrics` | ignored |
 //!
 //! A file that says neither `max_batch_size` nor any tensor leaves both to the server, as Triton
 //! fills them in, too: rows are found in the model and batching is what the settings say.
@@ -70,6 +71,10 @@ pub(crate) use text::MAX_BYTES;
 
 /// Most problems and names that are listed of one file.
 const MAX_LISTED: usize = 32;
+
+/// Memory for kept answers of a model whose file wants a cache, where the server's settings give
+/// no size.
+const RESPONSE_CACHE_BYTES: usize = 64 << 20;
 
 /// Settings from a file, and what the file says besides.
 #[derive(Debug)]
@@ -145,6 +150,18 @@ impl Reader {
             self.read_graph_level(graph.number("level"));
         }
         self.read_parameters(file.entries("parameters"));
+        if let Some(cache) = file.child("response_cache") {
+            self.read_cache(cache.flag("enable"));
+        }
+    }
+
+    /// Triton gives the size of its one cache on the command line, the file only takes part.
+    fn read_cache(&mut self, enable: bool) {
+        self.config.response_cache_bytes = match self.config.response_cache_bytes {
+            _ if !enable => 0,
+            0 => RESPONSE_CACHE_BYTES,
+            bytes => bytes,
+        };
     }
 
     fn read_model_file(&mut self, file: &str) {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::codec::{self, AnswerStyle};
+use super::once;
 use super::status::status;
 use crate::config::RequestLimits;
 use crate::connection::ConnectionId;
@@ -123,7 +124,7 @@ impl Inference {
 }
 
 async fn run(
-    model: &ServedModel,
+    model: &Arc<ServedModel>,
     request: ModelInferRequest,
     call: Call,
 ) -> Result<ModelInferResponse, PredictError> {
@@ -136,8 +137,10 @@ async fn run(
         None => deadline,
     };
     let valid = validate(request, &model.spec, model.max_rows())?;
-    let ticket = model.batcher.submit(valid, deadline, now)?;
-    let response = ticket.answer().await?;
+    let response = match &model.caching {
+        None => model.batcher.submit(valid, deadline, now)?.answer().await?,
+        Some(caching) => once::answer(model, caching, valid, deadline, now).await?,
+    };
     Ok(codec::encode(response, &model.spec, &answer, |output| model.labels(output))?)
 }
 

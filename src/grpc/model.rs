@@ -85,6 +85,8 @@ pub(super) fn config(model: &ServedModel) -> pb::ModelConfig {
         instance_group: vec![instance_group(model)],
         default_model_filename: model.config.model_file.clone(),
         scheduling_choice: scheduling(&model.config, model),
+        response_cache: (model.config.response_cache_bytes > 0)
+            .then_some(pb::ModelResponseCache { enable: true }),
         ..pb::ModelConfig::default()
     }
 }
@@ -216,8 +218,8 @@ pub(super) fn statistics(model: &ServedModel) -> pb::ModelStatistics {
             compute_input: Some(duration(sums.compute_input)),
             compute_infer: Some(duration(sums.compute_infer)),
             compute_output: Some(duration(sums.compute_output)),
-            cache_hit: Some(pb::StatisticDuration::default()),
-            cache_miss: Some(pb::StatisticDuration::default()),
+            cache_hit: Some(duration(sums.cache_hit)),
+            cache_miss: Some(duration(sums.cache_miss)),
         }),
         batch_stats: sums.batches.iter().map(batch).collect(),
         memory_usage: Vec::new(),

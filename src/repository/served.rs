@@ -13,6 +13,7 @@ use super::labels::Labels;
 use super::layout::{CONFIG_PBTXT, MODEL_TOML};
 use crate::batcher::policy::BatchPolicy;
 use crate::batcher::{Batcher, QueueLimits};
+use crate::cache::ResponseCache;
 use crate::config::ModelConfig;
 use crate::config::model::Batching;
 use crate::cost::{AROUND_A_RUN, CostModel};
@@ -21,7 +22,7 @@ use crate::job::courier::Courier;
 use crate::model::declared::Declared;
 use crate::model::{ModelKey, ModelSpec};
 use crate::statistics::ModelStatistics;
-use crate::telemetry::metrics::{Metrics, ModelMetrics};
+use crate::telemetry::metrics::{CacheMetrics, Metrics, ModelMetrics};
 use crate::worker::warmup::{self, Examples, Independence};
 use crate::worker::{Executor, LoadError, LoadedModel, PoolParts, WorkerPool};
 
@@ -39,6 +40,8 @@ pub struct ServedModel {
     labels: Labels,
     /// Its queue.
     pub batcher: Batcher,
+    /// Its kept answers, if it is to keep any or to share runs.
+    pub caching: Option<Arc<Caching>>,
     /// Its counts, as clients ask for them.
     pub statistics: Arc<ModelStatistics>,
     /// Its counts, as scrapers ask for them.
@@ -47,6 +50,23 @@ pub struct ServedModel {
     pool: Mutex<Option<WorkerPool>>,
     ended: watch::Receiver<()>,
     instances: usize,
+}
+
+/// Answers that are kept, and the counts of their use.
+#[derive(Debug)]
+pub struct Caching {
+    /// The answers.
+    pub cache: Arc<ResponseCache>,
+    /// The counts.
+    pub metrics: CacheMetrics,
+}
+
+impl Caching {
+    fn new(key: &ModelKey, config: &ModelConfig, around: &Surroundings<'_>) -> Option<Arc<Self>> {
+        let cache = ResponseCache::new(config, around.budget).map(Arc::new);
+        let metrics = around.metrics.cache(key, cache.as_ref());
+        Some(Arc::new(Self { cache: cache?, metrics: metrics? }))
+    }
 }
 
 /// Whoever found it has been answered: nothing waits, and the workers end.
@@ -124,6 +144,7 @@ impl ServedModel {
             "serving"
         );
         Ok(Self {
+            caching: Caching::new(&key, &config, around),
             key,
             spec,
             config,

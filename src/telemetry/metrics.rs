@@ -14,12 +14,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use self::cache::CacheFamilies;
+pub use self::cache::CacheMetrics;
 use crate::batcher::Batcher;
 use crate::batcher::policy::CutReason;
+use crate::cache::ResponseCache;
 use crate::error::{PredictError, Stage};
 use crate::job::ByteBudget;
 use crate::model::ModelKey;
 use crate::statistics::RunTimes;
+
+mod cache;
 
 /// Labels of everything that is counted per model version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +72,7 @@ struct Families {
     ready: Family<ModelLabels, Gauge>,
     memory: Gauge,
     memory_limit: Gauge,
+    caches: CacheFamilies,
 }
 
 /// From 100 µs to 10 s, about 2.5 times apart: finer than any alert, coarser than any noise.
@@ -133,6 +139,19 @@ impl Metrics {
         }
     }
 
+    /// The part that the cache of a model version counts; without one there are no such series.
+    pub fn cache(
+        &self,
+        key: &ModelKey,
+        cache: Option<&Arc<ResponseCache>>,
+    ) -> Option<CacheMetrics> {
+        let labels = ModelLabels { model: key.name.to_string(), version: key.version.number() };
+        if cache.is_none() {
+            self.families.caches.forget(&labels);
+        }
+        cache.map(|cache| self.families.caches.model(&labels, cache))
+    }
+
     /// Drops all series of a model version that is gone.
     pub fn forget(&self, key: &ModelKey) {
         let labels = ModelLabels { model: key.name.to_string(), version: key.version.number() };
@@ -156,6 +175,7 @@ impl Metrics {
             set(&self.families.queue_jobs, depth.jobs);
             set(&self.families.running, depth.running);
         }
+        self.families.caches.read();
         let mut text = String::new();
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -181,6 +201,7 @@ impl Families {
             ready: Family::default(),
             memory: Gauge::default(),
             memory_limit: Gauge::default(),
+            caches: CacheFamilies::default(),
         }
     }
 
@@ -203,6 +224,7 @@ impl Families {
         for family in [&self.queue_jobs, &self.running, &self.ready] {
             family.remove(labels);
         }
+        self.caches.forget(labels);
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -229,6 +251,7 @@ impl Families {
         r.register("request_memory_bytes", "Memory that requests hold", memory);
         let limit = self.memory_limit.clone();
         r.register("request_memory_limit_bytes", "Memory that requests may hold", limit);
+        self.caches.register(r);
     }
 }
 

@@ -10,7 +10,7 @@ const RANKS: &[&[&str]] = &[
     &["error"],
     &["request", "statistics", "batcher::policy", "batcher::pending", "repository::version_policy"],
     &["job", "config"],
-    &["batcher"],
+    &["batcher", "cache"],
     &["telemetry"],
     &["worker"],
     &["onnx", "repository"],

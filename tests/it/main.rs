@@ -8,6 +8,7 @@ mod scripted;
 mod admission;
 mod batching;
 mod bench;
+mod cache;
 mod cancellation;
 mod control;
 mod deadline;

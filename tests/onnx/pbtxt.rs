@@ -290,7 +290,7 @@ async fn files_for_another_model_say_what_differs() {
 #[test]
 fn check_shows_the_same() {
     let root = tempfile::tempdir().unwrap();
-    place(root.path(), "add_i64", "model.onnx", "response_cache { enable: true }");
+    place(root.path(), "add_i64", "model.onnx", "metric_tags { key: 'a' }");
     place(root.path(), "two_inputs", "model.onnx", "name: 'else' runtime: 'x.so'");
     place(root.path(), "two_versions", "model.onnx", "default_model_filename: 'net.onnx'");
     place(root.path(), "no_batch", "model.onnx", "name: 'unread'");
@@ -306,7 +306,7 @@ fn check_shows_the_same() {
     let shown = [done.stdout, done.stderr].map(|it| String::from_utf8(it).unwrap()).concat();
     for line in [
         "warning  no_batch: config.pbtxt is not read beside model.toml",
-        "warning  add_i64: config.pbtxt: without effect here: response_cache.enable",
+        "warning  add_i64: config.pbtxt: without effect here: metric_tags",
         "model    add_i64/1",
         "fault    two_inputs: config.pbtxt: runtime: is not supported: the library that runs \
          models is a setting of the server\nname: expected \"two_inputs\", got \"else\"",

@@ -82,7 +82,6 @@ pub(super) const FIELDS: &[(&str, Outcome)] = &[
     ("model_repository_agents", Read),
     ("model_repository_agents.agents", Refused("plug-ins for the files of models are not loaded")),
     ("response_cache", Read),
-    ("response_cache.enable", Ignored),
     ("model_metrics", Ignored),
 ];
 

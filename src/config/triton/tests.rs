@@ -184,16 +184,15 @@ fn queue_policies_bound_the_queue() {
     let (config, ignored) = import("queues");
     assert_eq!((config.max_queue_jobs, config.max_queue_delay), (100, Duration::ZERO));
     assert_eq!(config.default_priority, 2);
+    assert_eq!((config.batching, config.response_cache_bytes), (Batching::Fixed, 64 << 20));
     assert!(config.preserve_ordering);
-    assert_eq!(config.batching, Batching::Fixed);
     assert_eq!(
         ignored,
         [
             "dynamic_batching.default_queue_policy.default_timeout_microseconds",
             "dynamic_batching.default_queue_policy.timeout_action",
             "dynamic_batching.priority_queue_policy",
-            "metric_tags",
-            "response_cache.enable"
+            "metric_tags"
         ]
     );
 }
@@ -267,6 +266,17 @@ fn a_file_that_says_little_leaves_the_rest_to_the_server() {
     let quiet = "model_transaction_policy { decoupled: false } model_operations {} \
                  response_cache { enable: false } runtime: \"\"";
     assert!(parse(quiet, "m", &defaults()).unwrap().ignored.is_empty());
+}
+
+#[test]
+fn a_cache_has_the_servers_size_if_there_is_one() {
+    let server = ModelConfig { response_cache_bytes: 1000, ..defaults() };
+    let size = |text: &str| parse(text, "m", &server).unwrap().config.response_cache_bytes;
+    assert_eq!(size("response_cache { enable: true }"), 1000);
+    assert_eq!(size("response_cache { enable: false }"), 0);
+    assert_eq!(size("response_cache { }"), 0);
+    assert_eq!(size(""), 1000);
+    assert_eq!(text("response_cache { enable: true }").unwrap().response_cache_bytes, 64 << 20);
 }
 
 #[test]
