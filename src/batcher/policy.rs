@@ -179,9 +179,8 @@ pub fn is_overload(costs: &CostModel, since: Duration) -> bool {
 /// Full runs for which a loss tells of an overload.
 const LASTING_RUNS: u32 = 4;
 
-fn fraction(part: usize, whole: usize) -> f64 {
-    let count = |number: usize| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
-    count(part) / count(whole)
+pub(super) fn count(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 impl Moment<'_> {
@@ -221,19 +220,17 @@ impl Moment<'_> {
 
     /// Rows that could be done in the time that a run wastes if it has to end by `due` instead of
     /// having `full` rows.
-    pub fn wasted_rows(&self, full: usize, length: usize, due: Deadline) -> usize {
+    pub fn wasted_rows(&self, full: usize, length: usize, due: Deadline) -> f64 {
         if self.in_time(full, length, due) {
-            return 0;
+            return 0.0;
         }
         if !self.in_time(1, length, due) {
-            return full;
+            return count(full);
         }
         let rows = self.costs.best_rows(length, self.reachable(full, length, due));
         let (took, whole) = (self.costs.expect(rows, length), self.costs.expect(full, length));
-        let possible = took.as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
-        // At most `full`, since a smaller run does not take longer.
-        let possible = (1..=full).rev().find(|rows| fraction(*rows, full) <= possible);
-        possible.unwrap_or(0).saturating_sub(rows)
+        let share = took.as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
+        (share * count(full) - count(rows)).max(0.0)
     }
 
     /// Most rows, below `rows`, of a run that is in time; at least 1.

@@ -7,7 +7,7 @@
 use std::hash::Hash;
 
 use super::{Cut, Entry, JobKey, Pending, Place};
-use crate::batcher::policy::Moment;
+use crate::batcher::policy::{Moment, count};
 use crate::deadline::Deadline;
 
 /// A rider among mixed lengths must save at least this share of what it would cost alone.
@@ -37,9 +37,9 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
             let others = !cut.riders.is_empty() || self.slots.len() > 1;
             let fate = if place.deadline.is_past(moment.now) {
                 Fate::Expired
-            } else if worth_keeping.is_some_and(|earliest| place.deadline < earliest) {
-                Fate::Hopeless
-            } else if moment.is_hopeless(entry.rows, entry.length, place.deadline, others) {
+            } else if worth_keeping.is_some_and(|earliest| place.deadline < earliest)
+                || moment.is_hopeless(entry.rows, entry.length, place.deadline, others)
+            {
                 Fate::Hopeless
             } else if cut.riders.is_empty() {
                 Fate::Rides
@@ -87,7 +87,7 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
         }
         let mut places: Vec<&Place> = group.places().filter(|it| it.priority == level).collect();
         places.sort_by_key(|place| (place.deadline, place.serial));
-        let (mut skipped, mut best): (usize, Option<(usize, Deadline)>) = (0, None);
+        let (mut skipped, mut best): (usize, Option<(f64, Deadline)>) = (0, None);
         for place in places {
             if place.deadline.is_past(moment.now) {
                 continue;
@@ -95,10 +95,11 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
             // In overload somebody is lost anyway, and whoever it is, the others ride instead.
             let lost = if moment.overloaded { 0 } else { skipped };
             let unfilled = (full + skipped).saturating_sub(group.rows);
-            if best.is_some_and(|(cost, _)| lost + unfilled >= cost) {
+            let lost = count(lost + unfilled);
+            if best.is_some_and(|(cost, _)| lost >= cost) {
                 break;
             }
-            let cost = lost + unfilled + moment.wasted_rows(full, length, place.deadline);
+            let cost = lost + moment.wasted_rows(full, length, place.deadline);
             if best.is_none_or(|(other, _)| cost < other) {
                 best = Some((cost, place.deadline));
             }
