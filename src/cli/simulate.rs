@@ -133,3 +133,45 @@ fn write(folder: &Path, compared: &[Compared], seed: u64) -> Result<(), String> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    fn run(arguments: &[&str]) -> super::Outcome {
+        let line = ["simulate"].iter().chain(arguments);
+        super::run(&super::command().try_get_matches_from(line).unwrap())
+    }
+
+    #[test]
+    fn a_curve_of_ones_own_gives_a_table_figures_and_plots() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, out) = (folder.path().join("mine.toml"), folder.path().join("out"));
+        let points = "[{ rows = 1, micros = 100 }, { rows = 8, micros = 200 }]";
+        std::fs::write(&file, format!("points = {points}")).unwrap();
+        let (file, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
+        let line = ["--curve", file, "--requests", "100", "--seed", "3", "--out", out_text];
+        let outcome = run(&line);
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        assert!(outcome.text.contains("goodput of auto by best fixed"), "{}", outcome.text);
+        let read = |name| std::fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!(read("table.md").matches("| mine").count(), 16);
+        let results: serde_json::Value = serde_json::from_str(&read("results.json")).unwrap();
+        assert_eq!(
+            (&results["seed"], &results["situations"][0]["requests"]),
+            (&3.into(), &100.into())
+        );
+        for name in ["goodput-mine.svg", "p99-mine.svg"] {
+            assert!(read(name).contains("mine: "), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_curve_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("bad.toml");
+        let outcome = run(&["--curve", file.to_str().unwrap()]);
+        assert!(outcome.code == 2 && outcome.text.contains("bad.toml"), "{outcome:?}");
+        std::fs::write(&file, "points = []").unwrap();
+        let outcome = run(&["--curve", file.to_str().unwrap()]);
+        assert!(outcome.code == 2 && outcome.text.contains("at least one point"), "{outcome:?}");
+    }
+}

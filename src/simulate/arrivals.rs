@@ -108,6 +108,16 @@ impl Arrivals {
         }
     }
 
+    /// After how long it repeats, on average; zero if it does not.
+    pub fn period(&self) -> Duration {
+        match *self {
+            Self::Poisson => Duration::ZERO,
+            Self::Bursty { share, burst, .. } => burst.mul_f64(1.0 / share),
+            Self::Diurnal { period, .. } | Self::Square { period } => period,
+            Self::Volleys { every } => every,
+        }
+    }
+
     /// One word.
     pub fn label(&self) -> &'static str {
         match self {

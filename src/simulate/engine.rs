@@ -27,8 +27,8 @@ pub struct Service<'a> {
     pub seed: u64,
     /// Runs that can be under way at a time.
     pub instances: usize,
-    /// Share of the trace's time that is not counted.
-    pub warm_up: f64,
+    /// Shares of the trace's time where the window begins and ends.
+    pub window: [f64; 2],
 }
 
 /// A policy broke the rules; its figures would mean nothing.
@@ -115,8 +115,10 @@ pub fn simulate<P: Policy + ?Sized>(
 
 impl<'a> Simulation<'a> {
     fn new(service: Service<'a>, trace: &'a [Request]) -> Self {
-        let to = trace.last().map_or(Duration::ZERO, |request| request.came_at);
-        let from = to.mul_f64(service.warm_up.clamp(0.0, 1.0));
+        let end = trace.last().map_or(Duration::ZERO, |request| request.came_at);
+        let [from, to] = service.window.map(|share| end.mul_f64(share));
+        let counted = trace.iter().filter(|request| (from..=to).contains(&request.came_at));
+        let settles = counted.map(|request| request.deadline).max().is_some_and(|last| last <= end);
         Self {
             service,
             trace,
@@ -125,7 +127,7 @@ impl<'a> Simulation<'a> {
             noise: Dice::purpose(service.seed, 0x4015E),
             from,
             to,
-            measured: Measured::new(to.saturating_sub(from), service.instances),
+            measured: Measured::new(to.saturating_sub(from), settles, service.instances),
         }
     }
 
@@ -135,7 +137,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn counts(&self, request: &Request) -> bool {
-        request.came_at >= self.from
+        (self.from..=self.to).contains(&request.came_at)
     }
 
     fn admit(&mut self, request: &Request, admission: Admission) {
@@ -179,9 +181,8 @@ impl<'a> Simulation<'a> {
         for rider in picked.riders.drain(..) {
             let request = self.end(rider.id)?;
             let in_time = !request.is_expired(ends_at);
-            if in_time && ends_at >= self.from && ends_at <= self.to {
-                self.measured.good += 1;
-            }
+            self.measured.ready +=
+                usize::from(in_time && ends_at >= self.from && ends_at < self.to);
             if !self.counts(request) {
                 continue;
             }
@@ -204,7 +205,7 @@ impl<'a> Simulation<'a> {
     fn finish(mut self) -> Measured {
         let waits = |request: &&Request| self.states[request.id] == State::Waiting;
         let left = self.trace.iter().filter(waits);
-        self.measured.waiting = left.filter(|request| request.came_at >= self.from).count();
+        self.measured.waiting = left.filter(|request| self.counts(request)).count();
         self.measured
     }
 }

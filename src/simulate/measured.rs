@@ -1,8 +1,8 @@
 //! What a simulation saw: ends of requests, latencies, runs.
 //!
-//! Requests that come before the warm-up is over are simulated but not counted. Goodput and
-//! utilisation are taken over the time from then to the last arrival, so that the queue that is
-//! left at the end, and is worked off without new load, adds nothing to them.
+//! Requests count that come in a window: after a warm-up, in which the queue comes to rest, and
+//! before a cool-down, in which load goes on so that nobody in the window is answered sooner for
+//! being last.
 
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use super::count;
 /// Counts and times of one simulation.
 #[derive(Debug)]
 pub struct Measured {
-    /// From the end of the warm-up to the last arrival.
+    /// Length of the window.
     pub window: Duration,
+    /// Whether each request of the window ends while load goes on.
+    pub settles: bool,
     /// Requests that came in the window.
     pub arrived: usize,
     /// Of those, answered before their deadline.
@@ -27,8 +29,9 @@ pub struct Measured {
     pub dropped: usize,
     /// Of those, still waiting when nothing happens any more; not 0 only if the policy forgets.
     pub waiting: usize,
-    /// Answers within the window and before their deadline, whenever their requests came.
-    pub good: usize,
+    /// Answers that were ready in the window and before their deadline, whenever their requests
+    /// came.
+    pub ready: usize,
     /// Runs that began in the window.
     pub runs: usize,
     /// Rows of those runs.
@@ -42,19 +45,20 @@ pub struct Measured {
 }
 
 impl Measured {
-    pub(super) fn new(window: Duration, instances: usize) -> Self {
+    pub(super) fn new(window: Duration, settles: bool, instances: usize) -> Self {
         let available = window.saturating_mul(u32::try_from(instances).unwrap_or(u32::MAX));
         // Three digits at any magnitude: the histogram grows as it must.
         let latency = Histogram::new(3).unwrap_or_else(|_| unreachable!("3 is a valid precision"));
         Self {
             window,
+            settles,
             arrived: 0,
             in_time: 0,
             late: 0,
             refused: 0,
             dropped: 0,
             waiting: 0,
-            good: 0,
+            ready: 0,
             runs: 0,
             rows: 0,
             available,
@@ -72,8 +76,13 @@ impl Measured {
     }
 
     /// Answers in time a second.
+    ///
+    /// By when requests came, which has no noise at the window's edges. Where some may wait beyond
+    /// the end of the load, by when answers were ready: a queue that is worked off afterwards is
+    /// no goodput.
     pub fn goodput(&self) -> f64 {
-        count(self.good) / self.window.as_secs_f64().max(1e-9)
+        let good = if self.settles { self.in_time } else { self.ready };
+        count(good) / self.window.as_secs_f64().max(1e-9)
     }
 
     /// Latency that this share of the answers in time stayed below; `None` without any.

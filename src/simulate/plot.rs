@@ -105,6 +105,16 @@ fn colour(contender: Contender) -> RGBColor {
     }
 }
 
+fn style(contender: Contender) -> ShapeStyle {
+    let width = match contender {
+        Contender::Auto | Contender::Off => 2,
+        Contender::Best => 4,
+        Contender::Default => 6,
+        Contender::Aimd => 9,
+    };
+    colour(contender).stroke_width(width)
+}
+
 /// What an axis shows and where it has marks.
 struct Axis {
     from: f64,
@@ -195,11 +205,9 @@ fn draw(
         .x_label_formatter(&load)
         .y_label_formatter(&|value| y_text(*value))
         .draw()?;
-    // The one that it is about lies on top.
+    // The one that it is about lies on top; what lies below is wider and stays in sight.
     for series in plot.series.iter().rev() {
-        let colour = colour(series.contender);
-        let width = if series.contender == Contender::Auto { 4 } else { 2 };
-        let style = colour.stroke_width(width);
+        let style = style(series.contender);
         let points = series.points.clone();
         chart.draw_series([PathElement::new(points, style)])?;
         for point in &series.points {
@@ -207,7 +215,7 @@ fn draw(
         }
     }
     for (row, series) in (0_i32..).zip(&plot.series) {
-        let (y, style) = (60 + 26 * row, colour(series.contender).stroke_width(2));
+        let (y, style) = (60 + 26 * row, style(series.contender));
         right.draw(&PathElement::new([(0, y), (28, y)], style))?;
         mark(&right, series.contender, (14, y))?;
         let text = series.contender.label();
@@ -226,13 +234,13 @@ fn mark<B: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let colour = colour(contender);
     match contender {
-        Contender::Auto => area.draw(&Circle::new(at, 5, colour.filled())),
-        Contender::Off => area.draw(&Cross::new(at, 4, colour.stroke_width(2))),
-        Contender::Default => area.draw(&TriangleMarker::new(at, 6, colour.filled())),
+        Contender::Auto => area.draw(&Circle::new(at, 4, colour.filled())),
+        Contender::Off => area.draw(&Cross::new(at, 6, colour.stroke_width(2))),
+        Contender::Default => area.draw(&TriangleMarker::new(at, 9, colour.filled())),
         Contender::Best => {
-            let corners = [(at.0 - 4, at.1 - 4), (at.0 + 4, at.1 + 4)];
+            let corners = [(at.0 - 5, at.1 - 5), (at.0 + 5, at.1 + 5)];
             area.draw(&Rectangle::new(corners, colour.filled()))
         }
-        Contender::Aimd => area.draw(&Circle::new(at, 5, colour.stroke_width(2))),
+        Contender::Aimd => area.draw(&Circle::new(at, 10, colour.stroke_width(2))),
     }
 }

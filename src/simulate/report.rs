@@ -18,6 +18,7 @@ pub fn number(value: f64) -> String {
         _ => (value, ""),
     };
     let decimals = match value {
+        0.0 => 0,
         value if value >= 99.95 => 0,
         value if value >= 9.995 => 1,
         _ => 2,
@@ -36,12 +37,15 @@ pub fn time(time: Duration) -> String {
 }
 
 fn ratio(value: f64) -> String {
-    if value.is_finite() { format!("{value:.2}") } else { "∞".to_owned() }
+    if value.is_finite() { number(value) } else { "∞".to_owned() }
 }
 
 /// Settings in a few words.
 pub fn settings(settings: &Settings) -> String {
-    let mut words = vec![format!("{} rows", settings.max_batch)];
+    let mut words = vec![match settings.max_batch {
+        1 => "1 row".to_owned(),
+        rows => format!("{rows} rows"),
+    }];
     if !settings.delay.is_zero() {
         words.push(format!("delay {}", time(settings.delay)));
     }
@@ -102,8 +106,8 @@ pub fn markdown(all: &[Compared]) -> String {
         let p99 =
             |measured: &Measured| measured.quantile(0.99).map_or_else(|| "-".to_owned(), time);
         row.extend(one.measured.iter().map(p99));
-        row.push(ratio(one.auto_by(Contender::Best)));
-        row.push(ratio(one.auto_by(Contender::Default)));
+        let by = [Contender::Best, Contender::Default].map(|other| one.auto_by(other));
+        row.extend(by.map(|by| by.map_or_else(|| "-".to_owned(), ratio)));
         row.push(settings(&one.best));
         rows.push(row);
     }

@@ -34,8 +34,8 @@ pub struct Scenario {
     pub seed: u64,
 }
 
-/// Share of a trace's time that is not counted.
-const WARM_UP: f64 = 0.15;
+/// Shares of a trace's time where the window begins and ends.
+const WINDOW: [f64; 2] = [0.15, 0.9];
 
 impl Scenario {
     /// Requests a second, on average.
@@ -71,7 +71,7 @@ impl Scenario {
             sigma: self.sigma,
             seed: self.seed,
             instances: self.instances,
-            warm_up: WARM_UP,
+            window: WINDOW,
         };
         simulate(service, trace, policy)
     }
