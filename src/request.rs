@@ -44,14 +44,15 @@ pub struct NamedTensor {
 pub struct ValidRequest {
     inputs: Vec<Tensor>,
     rows: usize,
+    length: usize,
     outputs: Option<Vec<usize>>,
     batch_key: Option<BatchKey>,
     byte_size: usize,
     priority: u64,
 }
 
-/// What requests must have in common to share a run: every dimension but the rows, and the
-/// contents of the inputs that all rows share. Compared by value.
+/// What requests must have in common to share a run: every dimension but the rows and those that
+/// are padded, and the contents of the inputs that all rows share. Compared by value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct BatchKey {
     dims: Vec<i64>,
@@ -67,6 +68,16 @@ impl ValidRequest {
     /// Rows; 1 for a model without a batch axis.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// How long each of the rows is, in elements of the open dimensions: a run costs more the longer
+    /// its rows are.
+    ///
+    /// For a model whose inputs are padded it is the size along the padded axis, 0 included, and a
+    /// run is as long as its longest rider. Else it is the product of the dynamic dimensions but
+    /// the rows, of the input where that is largest; 1 if all inner dimensions are fixed.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// Positions of the wanted outputs among the model's, in the wanted order; `None` for all.

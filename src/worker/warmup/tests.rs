@@ -57,6 +57,7 @@ fn tensor_spec(name: &str, dtype: DataType, dims: &[i64], batch_axis: Option<usi
         dims: dims.iter().map(dim).collect(),
         batch_axis,
         reshape: None,
+        ragged: None,
     }
 }
 
