@@ -28,6 +28,7 @@ use crate::tensor::Tensor;
 use crate::tensor::rows::Joined;
 
 mod batch;
+mod ragged;
 mod rerun;
 mod thread;
 pub mod warmup;

@@ -1,5 +1,6 @@
 //! One batch: join, run, cut, answer.
 //!
+//! Riders of different length are padded and cut back ([`super::ragged`]).
 //! Looks once more whether anybody still wants it, then spends the time. If the run fails for a
 //! batch of several requests, halves of it run again, within a budget, so that the guilty request
 //! alone gets the error. Runs on a worker's thread; blocks on the executor, and on the courier only
@@ -10,15 +11,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ragged::{self, Sizes};
 use super::{Executor, PoolShared};
 use crate::batcher::Batch;
 use crate::batcher::policy::BatchPolicy;
 use crate::error::{ExecuteError, InvalidRequest, PredictError, Stage};
 use crate::job::Job;
 use crate::request::InferResponse;
-use crate::statistics::RunTimes;
+use crate::statistics::{Padding, RunTimes};
 use crate::tensor::Tensor;
-use crate::tensor::rows::{Joined, split};
 
 /// Runs `batch` and answers all its riders.
 pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
@@ -39,7 +40,13 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
         return;
     }
     shared.metrics.cut(reason);
-    run_riders(shared, executor, riders, started_at);
+    let mut runs = ragged::runs(riders, &shared.spec).into_iter();
+    if let Some(first) = runs.next() {
+        run_riders(shared, executor, first, started_at);
+    }
+    for riders in runs {
+        run_wanted(shared, executor, riders);
+    }
 }
 
 fn run_riders(
@@ -90,11 +97,16 @@ fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
 fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, mut riders: Vec<Job>) {
     let second = riders.split_off(riders.len() / 2);
     for half in [riders, second] {
-        let now = Instant::now();
-        let wanted: Vec<Job> = half.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
-        if !wanted.is_empty() {
-            run_riders(shared, executor, wanted, now);
-        }
+        run_wanted(shared, executor, half);
+    }
+}
+
+/// Runs those of the riders that have waited through the runs before theirs.
+fn run_wanted(shared: &PoolShared, executor: &mut dyn Executor, riders: Vec<Job>) {
+    let now = Instant::now();
+    let wanted: Vec<Job> = riders.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
+    if !wanted.is_empty() {
+        run_riders(shared, executor, wanted, now);
     }
 }
 
@@ -102,6 +114,7 @@ fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, mut riders: Ve
 struct Done {
     parts: Vec<Vec<Tensor>>,
     rows: usize,
+    padding: Padding,
     times: RunTimes,
 }
 
@@ -111,11 +124,16 @@ fn execute(
     riders: &[Job],
 ) -> Result<Done, ExecuteError> {
     let begun_at = Instant::now();
+    let mut padding = Padding::default();
     let mut inputs = Vec::with_capacity(shared.spec.inputs.len());
     for (index, spec) in shared.spec.inputs.iter().enumerate() {
         let parts = riders.iter().map(|job| &job.request.inputs()[index]).collect();
-        let joined = Joined::new(parts, spec.batch_axis)
+        let joined = ragged::join(parts, spec)
             .map_err(|error| ExecuteError::Runtime(format!("input `{}`: {error}", spec.name)))?;
+        if spec.pad().is_some() {
+            padding.elements += joined.shape().elements();
+            padding.padded += joined.padding();
+        }
         inputs.push(joined);
     }
     let run = executor.run(&inputs)?;
@@ -124,13 +142,14 @@ fn execute(
     if made != declared {
         return Err(ExecuteError::Runtime(format!("{made} outputs of {declared}")));
     }
-    let rows: Vec<usize> = riders.iter().map(|job| job.request.rows()).collect();
+    let riding = riders.iter().map(|job| (job.request.rows(), job.request.length()));
+    let sizes = Sizes::of(riding, &shared.spec);
     let mut parts = Vec::with_capacity(run.outputs.len());
     for (output, spec) in run.outputs.into_iter().zip(&shared.spec.outputs) {
         parts.push(match spec.batch_axis {
             // One request owns the whole output, whatever its rows.
             _ if riders.len() == 1 => vec![output],
-            Some(axis) => split(&output, axis, &rows).map_err(|error| ExecuteError::Rows {
+            Some(axis) => sizes.apart(&output, axis, spec).map_err(|error| ExecuteError::Rows {
                 output: spec.name.to_string(),
                 reason: error.to_string(),
             })?,
@@ -155,16 +174,17 @@ fn execute(
         infer: ran_at - run.joined_at,
         output: ran_at.elapsed(),
     };
-    Ok(Done { parts, rows: rows.iter().sum(), times })
+    Ok(Done { parts, rows: sizes.total_rows(), padding, times })
 }
 
 fn answer(shared: &PoolShared, riders: Vec<Job>, done: Done, started_at: Instant) {
-    let Done { parts, rows, times } = done;
+    let Done { parts, rows, padding, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     let queued: Vec<Duration> = riders.iter().map(|job| started_at - job.enqueued_at).collect();
     // Counted before it is answered, so that a caller who asks for statistics finds its run there.
     shared.statistics.record_run(rows, &queued, &times);
     shared.metrics.ran(rows, &queued, &times);
+    shared.metrics.padded(&padding);
     shared.batcher.record_run(rows, times.input + times.infer + times.output);
     let mut answers = Vec::with_capacity(riders.len());
     for job in riders {
