@@ -70,6 +70,9 @@ pub const AROUND_A_RUN: Duration = Duration::from_micros(30);
 /// A run has at most this many times the rows of the largest run that was seen: a curve is not
 /// trusted far beyond its end.
 const BEYOND: usize = 2;
+/// A length is taken to cost at most this many times what the nearest known one costs, until it was
+/// seen: what a short run takes says little of one a thousand times as long.
+const FAR: f64 = 16.0;
 /// Runs after which the best size of a class is looked for again.
 const REFRESH: u32 = 16;
 
@@ -130,7 +133,7 @@ impl CostModel {
             None => return Duration::ZERO,
             Some((near, known)) if near == class(length) => known.best.1,
             Some((near, known)) => {
-                known.best.1 * count(length.max(1)) / count(representative(near))
+                known.best.1 * (count(length.max(1)) / count(representative(near))).min(FAR)
             }
         };
         Duration::from_secs_f64(seconds * self.level.exp())
@@ -225,7 +228,7 @@ impl CostModel {
         let others = self.classes.iter().filter(|(class, _)| **class != wanted);
         let nearest = others.min_by_key(|(class, _)| class.abs_diff(wanted));
         let Some((other, near)) = nearest else { return own?.beyond(rows) };
-        let scale = count(length.max(1)) / count(representative(*other));
+        let scale = (count(length.max(1)) / count(representative(*other))).min(FAR);
         let there = |rows: usize| near.curve.beyond_real((count(rows) * scale).max(1.0));
         match own.and_then(|curve| curve.nearest(rows)) {
             // The own curve tells how high, the other one how it goes on.

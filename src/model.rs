@@ -1,7 +1,7 @@
 //! Names and signatures of models.
 //!
-//! What a model is called, which tensors it takes and gives, and along which axis of each its rows
-//! lie. Pure vocabulary: nothing here opens a file or runs anything. The repository and the `onnx`
+//! What a model is called, which tensors it takes and gives, along which axis of each its rows lie,
+//! and along which they may have a length of their own. Pure vocabulary: nothing here opens a file or runs anything. The repository and the `onnx`
 //! room make these values; the request path reads them.
 
 use std::fmt;
@@ -9,10 +9,12 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use crate::tensor::{DataType, Shape};
+use ragged::Ragged;
 use reshape::Reshape;
 
 pub mod axes;
 pub mod declared;
+pub mod ragged;
 pub mod reshape;
 
 /// Name of a model: 1 to 128 letters, digits, `_`, `-`, `.`; it does not start with a dot.
@@ -177,6 +179,9 @@ pub struct TensorSpec {
     pub batch_axis: Option<usize>,
     /// The other shape that callers see; `None` where they see the model's own.
     pub reshape: Option<Reshape>,
+    /// Its part in runs of requests of different length; `None` where its size is the same for all
+    /// that share a run.
+    pub ragged: Option<Ragged>,
 }
 
 impl TensorSpec {
@@ -233,11 +238,12 @@ impl ModelSpec {
 
     /// The same signature for runs of one request at a time.
     #[must_use]
-    pub fn without_rows(mut self) -> Self {
-        for tensor in self.inputs.iter_mut().chain(&mut self.outputs) {
+    pub fn without_rows(self) -> Self {
+        let mut spec = self.without_padding();
+        for tensor in spec.inputs.iter_mut().chain(&mut spec.outputs) {
             tensor.batch_axis = None;
         }
-        self
+        spec
     }
 }
 

@@ -49,16 +49,16 @@ pub struct NamedTensor {
 pub struct ValidRequest {
     inputs: Vec<Tensor>,
     rows: usize,
+    length: usize,
     outputs: Option<Vec<usize>>,
     batch_key: Option<BatchKey>,
     byte_size: usize,
     priority: u64,
     tenant: u64,
-    length: usize,
 }
 
-/// What requests must have in common to share a run: every dimension but the rows, and the
-/// contents of the inputs that all rows share. Compared by value.
+/// What requests must have in common to share a run: every dimension but the rows and those that
+/// are padded, and the contents of the inputs that all rows share. Compared by value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct BatchKey {
     dims: Vec<i64>,
@@ -74,6 +74,16 @@ impl ValidRequest {
     /// Rows; 1 for a model without a batch axis.
     pub fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// How long each of the rows is, in elements of the open dimensions: a run costs more the longer
+    /// its rows are.
+    ///
+    /// For a model whose inputs are padded it is the size along the padded axis, 0 included, and a
+    /// run is as long as its longest rider. Else it is the product of the dynamic dimensions but
+    /// the rows, of the input where that is largest; 1 if all inner dimensions are fixed.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// Positions of the wanted outputs among the model's, in the wanted order; `None` for all.
@@ -94,12 +104,6 @@ impl ValidRequest {
     /// Whose request it is; 0 is "unknown".
     pub fn tenant(&self) -> u64 {
         self.tenant
-    }
-
-    /// What the cost of a row depends on: the product of the dimensions that differ between requests,
-    /// but for the rows; 1 where there are none.
-    pub fn length(&self) -> usize {
-        self.length
     }
 
     /// The same request with only some of its rows, as one of the parts that it is split into.

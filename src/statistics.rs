@@ -36,6 +36,15 @@ pub struct RunTimes {
     pub output: Duration,
 }
 
+/// What one run had in the inputs that are padded where requests differ in length.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Padding {
+    /// Their elements, padding included.
+    pub elements: usize,
+    /// Those of them that no request brought.
+    pub padded: usize,
+}
+
 /// Sums over the life of one model version.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {

@@ -7,10 +7,12 @@
 use bytes::Bytes;
 
 pub mod dtype;
+pub mod fill;
 pub mod rows;
 pub mod shape;
 
 pub use dtype::DataType;
+pub use fill::Fill;
 pub use shape::{Shape, ShapeError};
 
 /// An immutable tensor. Once it exists, its contents have the size that its shape says.
@@ -132,6 +134,21 @@ impl Tensor {
                 Some(length) => Self::dense(dtype, shape, Bytes::from(vec![0; length])),
             },
         }
+    }
+
+    /// A tensor of one value.
+    ///
+    /// # Errors
+    /// [`TensorError::TooLarge`] if the size in bytes overflows.
+    pub fn filled(fill: Fill, shape: Shape) -> Result<Self, TensorError> {
+        let dtype = fill.dtype();
+        let Some(size) = dtype.size_bytes() else { return Self::zeros(dtype, shape) };
+        let Some(length) = shape.elements().checked_mul(size) else {
+            return Err(TensorError::TooLarge { dtype, shape });
+        };
+        let mut bytes = vec![0; length];
+        fill.write(&mut bytes);
+        Self::dense(dtype, shape, Bytes::from(bytes))
     }
 
     /// The same elements under another shape; `None` if the shape has another number of them.

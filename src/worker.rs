@@ -29,6 +29,7 @@ use crate::tensor::rows::Joined;
 
 mod batch;
 mod order;
+mod ragged;
 mod rerun;
 mod thread;
 pub mod warmup;

@@ -46,9 +46,9 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     let (spec, _) =
         axes::assign(loaded.spec, &BTreeMap::new()).map_err(|error| error.to_string())?;
     let executor = loaded.executors[0].as_mut();
-    let given = BTreeMap::new();
-    let examples: Examples<'_> =
-        warmup::run_once(executor, &spec, &given).map_err(|error| error.to_string())?;
+    let (shapes, values) = (BTreeMap::new(), BTreeMap::new());
+    let settled = Examples::settled(&shapes, &values);
+    let examples = warmup::run_once(executor, &spec, settled).map_err(|error| error.to_string())?;
     let mut passes: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     let mut pass = |most_rows| {
         for (rows, took) in warmup::measure(executor, &spec, examples, most_rows, BUDGET) {

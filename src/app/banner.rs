@@ -59,6 +59,7 @@ fn signature(served: &ServedModel) -> String {
         _ if !served.spec.has_rows() => "one request a run".to_owned(),
         Batching::Off => "batching off".to_owned(),
         Batching::Auto if rows == 1 => "batching does not pay".to_owned(),
+        _ if served.spec.is_ragged() => format!("up to {rows} rows a run, padded to the longest"),
         Batching::Auto | Batching::Fixed => format!("up to {rows} rows a run"),
     };
     format!("{inputs} -> {outputs}; {}{times}; {how}", served.provider)

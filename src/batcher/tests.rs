@@ -30,6 +30,7 @@ fn spec() -> ModelSpec {
         dims: vec![Dim::Dynamic(Some("rows".into())), Dim::Dynamic(Some("width".into()))],
         batch_axis: Some(0),
         reshape: None,
+        ragged: None,
     };
     ModelSpec { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
 }

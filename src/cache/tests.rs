@@ -21,6 +21,7 @@ fn spec() -> ModelSpec {
         dims: vec![Dim::Dynamic(None), Dim::Dynamic(None)],
         batch_axis: None,
         reshape: None,
+        ragged: None,
     };
     let (x, words) = (tensor("x", DataType::Fp32), tensor("words", DataType::Bytes));
     let (y, z) = (tensor("y", DataType::Fp32), tensor("z", DataType::Fp32));

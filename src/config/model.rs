@@ -1,7 +1,8 @@
 //! Settings of one model: the server's defaults and, over them, the model's own `model.toml`.
 //!
 //! A model needs no file. The file is for what cannot be read from the model: how to batch, where
-//! to run, which axis holds the rows when the graph does not say. All mistakes are reported at
+//! to run, which axis holds the rows when the graph does not say, what rows of different length are
+//! padded with. All mistakes are reported at
 //! once, with their keys. Triton's `config.pbtxt` says the same and is read in [`super::triton`].
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use super::{ConfigErrors, values};
 use crate::model::axes::AxisOverride;
 use crate::model::declared::Declared;
+use crate::model::ragged::{PadRule, RaggedRules};
 use crate::repository::version_policy::VersionPolicy;
 
 /// Settings of one model.
@@ -56,8 +58,12 @@ pub struct ModelConfig {
     pub version_policy: VersionPolicy,
     /// What the file says of the axes of single tensors.
     pub axes: BTreeMap<String, AxisOverride>,
+    /// What the file says of rows of different length.
+    pub ragged: RaggedRules,
     /// Shapes of a usual request, for first runs and measuring, by input.
     pub examples: BTreeMap<String, Vec<i64>>,
+    /// The value of every element in first runs, as written, by input.
+    pub example_values: BTreeMap<String, String>,
     /// Files in the model's folder that name the values of outputs, one name a line, by output.
     pub label_files: BTreeMap<String, String>,
     /// What a `config.pbtxt` says of the tensors, to be held against the model.
@@ -165,7 +171,9 @@ impl ModelConfig {
             warmup: Duration::ZERO,
             version_policy: VersionPolicy::Latest(NonZeroUsize::MIN),
             axes: BTreeMap::new(),
+            ragged: RaggedRules::default(),
             examples: BTreeMap::new(),
+            example_values: BTreeMap::new(),
             label_files: BTreeMap::new(),
             declared: Declared::default(),
             model_file: MODEL_FILE.to_owned(),
@@ -257,31 +265,51 @@ impl ModelConfig {
                 continue;
             };
             for (word, value) in rules {
-                let problem = match (word.as_str(), value) {
-                    ("batch_axis", toml::Value::Integer(axis)) => match usize::try_from(*axis) {
-                        Ok(axis) => self.set_axis(name, AxisOverride::Axis(axis)),
-                        Err(_) => Some("expected a number of at least 0"),
-                    },
-                    ("shared", toml::Value::Boolean(true)) => {
-                        self.set_axis(name, AxisOverride::Shared)
-                    }
-                    ("example_shape", toml::Value::Array(dims)) if kind == "inputs" => {
-                        self.set_example(name, dims)
-                    }
-                    ("labels", toml::Value::String(file)) if kind == "outputs" => {
-                        self.label_files.insert(name.to_owned(), file.clone());
-                        None
-                    }
-                    _ => Some(
-                        "expected batch_axis = N, shared = true, for an input \
-                         example_shape = [N, …], for an output labels = \"FILE\"",
-                    ),
-                };
-                if let Some(problem) = problem {
+                if let Some(problem) = self.set_rule(kind, name, word, value) {
                     errors.push(&format!("{kind}.{name}.{word}"), problem.to_owned());
                 }
             }
         }
+    }
+
+    /// Sets one rule of one tensor; gives what is wrong with it.
+    fn set_rule(
+        &mut self,
+        kind: &str,
+        name: &str,
+        word: &str,
+        value: &toml::Value,
+    ) -> Option<&'static str> {
+        match (kind, word, value) {
+            (_, "batch_axis", toml::Value::Integer(axis)) => match usize::try_from(*axis) {
+                Ok(axis) => return self.set_axis(name, AxisOverride::Axis(axis)),
+                Err(_) => return Some("expected a number of at least 0"),
+            },
+            (_, "shared", toml::Value::Boolean(true)) => {
+                return self.set_axis(name, AxisOverride::Shared);
+            }
+            ("inputs", "example_shape", toml::Value::Array(dims)) => {
+                return self.set_example(name, dims);
+            }
+            ("inputs", "example_value", value) if is_element(value) => {
+                let text = super::scalar(value).unwrap_or_default();
+                self.example_values.insert(name.to_owned(), text);
+            }
+            ("inputs", "pad", toml::Value::Table(rule)) => return self.set_pad(name, rule),
+            ("outputs", "cut", toml::Value::Table(rule)) => return self.set_cut(name, rule),
+            ("outputs", "labels", toml::Value::String(file)) => {
+                self.label_files.insert(name.to_owned(), file.clone());
+            }
+            _ => {
+                return Some(
+                    "expected batch_axis = N, shared = true, for an input \
+                     example_shape = [N, …], example_value = VALUE or \
+                     pad = { axis = N, value = VALUE }, for an output cut = { axis = N } or \
+                     labels = \"FILE\"",
+                );
+            }
+        }
+        None
     }
 
     fn set_axis(&mut self, name: &str, rule: AxisOverride) -> Option<&'static str> {
@@ -294,6 +322,29 @@ impl ModelConfig {
             dims.iter().map(|dim| dim.as_integer().filter(|dim| *dim > 0)).collect();
         let Some(dims) = dims else { return Some("expected positive whole numbers") };
         self.examples.insert(name.to_owned(), dims);
+        None
+    }
+
+    fn set_pad(&mut self, name: &str, rule: &toml::Table) -> Option<&'static str> {
+        let is_known = |key: &String| ["axis", "value"].contains(&key.as_str());
+        let value = rule.get("value");
+        let (Some(axis), true, true) =
+            (axis_of(rule), rule.keys().all(is_known), value.is_none_or(is_element))
+        else {
+            return Some(
+                "expected { axis = N, value = VALUE }; without a value it is 0, false or \"\"",
+            );
+        };
+        let value = value.and_then(|value| super::scalar(value).ok());
+        self.ragged.pads.insert(name.to_owned(), PadRule { axis, value });
+        None
+    }
+
+    fn set_cut(&mut self, name: &str, rule: &toml::Table) -> Option<&'static str> {
+        let (Some(axis), 1) = (axis_of(rule), rule.len()) else {
+            return Some("expected { axis = N }");
+        };
+        self.ragged.cuts.insert(name.to_owned(), axis);
         None
     }
 
@@ -323,6 +374,22 @@ impl ModelConfig {
             }
         }
     }
+}
+
+/// The axis that a rule names.
+fn axis_of(rule: &toml::Table) -> Option<usize> {
+    rule.get("axis").and_then(toml::Value::as_integer).and_then(|axis| usize::try_from(axis).ok())
+}
+
+/// Whether a value can be an element of a tensor; which one, the model's datatype says.
+fn is_element(value: &toml::Value) -> bool {
+    matches!(
+        value,
+        toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::String(_)
+    )
 }
 
 fn version_policy(value: &toml::Value) -> Result<VersionPolicy, String> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::model::{Batching, CacheScope, Provider};
 use super::{Config, ModelConfig, Origin, read_file, settings};
 use crate::model::axes::AxisOverride;
+use crate::model::ragged::{PadRule, RaggedRules};
 use crate::repository::version_policy::VersionPolicy;
 
 fn resolve(pairs: &[(&str, &str)]) -> Result<Config, super::ConfigErrors> {
@@ -88,6 +89,79 @@ fn model_file_mistakes_name_their_keys() {
     {
         assert!(errors.contains(part), "{errors}");
     }
+}
+
+#[test]
+fn model_file_says_how_rows_of_different_length_are_padded() {
+    let defaults = resolve(&[]).unwrap().model;
+    let text = r#"
+        [inputs.ids]
+        pad = { axis = 1, value = 101 }
+        example_shape = [1, 64]
+        [inputs.mask]
+        pad = { axis = 1 }
+        example_value = 1
+        [inputs.bias.pad]
+        axis = 2
+        value = -inf
+        [outputs.scores]
+        cut = { axis = 1 }
+        labels = "labels.txt"
+    "#;
+    let config = ModelConfig::parse(text, &defaults).unwrap();
+    let pad = |name: &str, axis, value: Option<&str>| {
+        (name.to_owned(), PadRule { axis, value: value.map(str::to_owned) })
+    };
+    let pads = [pad("ids", 1, Some("101")), pad("mask", 1, None), pad("bias", 2, Some("-inf"))];
+    let rules = RaggedRules { pads: pads.into(), cuts: [("scores".to_owned(), 1)].into() };
+    assert_eq!(config.ragged, rules);
+    assert_eq!(config.example_values["mask"], "1");
+    assert_eq!(defaults.ragged, RaggedRules::default());
+}
+
+#[test]
+fn padding_mistakes_name_their_keys() {
+    let defaults = resolve(&[]).unwrap().model;
+    let text = r#"
+        [inputs.a]
+        pad = 1
+        [inputs.b]
+        pad = { axis = -1 }
+        [inputs.c]
+        pad = { value = 0 }
+        [inputs.d]
+        pad = { axis = 1, values = 0 }
+        [inputs.e]
+        pad = { axis = 1, value = [0] }
+        example_value = [1]
+        [inputs.f]
+        cut = { axis = 1 }
+        [outputs.g]
+        pad = { axis = 1 }
+        [outputs.h]
+        cut = { axis = 1, value = 0 }
+        [outputs.i]
+        cut = { axis = "1" }
+        example_value = 1
+    "#;
+    let errors = ModelConfig::parse(text, &defaults).unwrap_err().to_string();
+    let mut keys: Vec<&str> =
+        errors.lines().map(|line| line.split(": expected").next().unwrap()).collect();
+    keys.sort_unstable();
+    let expected = [
+        "inputs.a.pad",
+        "inputs.b.pad",
+        "inputs.c.pad",
+        "inputs.d.pad",
+        "inputs.e.example_value",
+        "inputs.e.pad",
+        "inputs.f.cut",
+        "outputs.g.pad",
+        "outputs.h.cut",
+        "outputs.i.cut",
+        "outputs.i.example_value",
+    ];
+    assert_eq!(keys, expected, "{errors}");
 }
 
 #[test]

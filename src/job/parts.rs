@@ -100,7 +100,14 @@ mod tests {
     fn spec() -> ModelSpec {
         let dims = vec![Dim::Fixed(2), Dim::Dynamic(None)];
         let (name, batch_axis) = ("y".into(), Some(1));
-        let output = TensorSpec { name, dtype: DataType::UInt8, dims, batch_axis, reshape: None };
+        let output = TensorSpec {
+            name,
+            dtype: DataType::UInt8,
+            dims,
+            batch_axis,
+            reshape: None,
+            ragged: None,
+        };
         ModelSpec { inputs: Vec::new(), outputs: vec![output] }
     }
 

@@ -15,7 +15,14 @@ fn tensor(name: &str, dims: &[&str]) -> TensorSpec {
             Err(_) => Dim::Dynamic(Some((*dim).into())),
         })
         .collect();
-    TensorSpec { name: name.into(), dtype: DataType::Fp32, dims, batch_axis: None, reshape: None }
+    TensorSpec {
+        name: name.into(),
+        dtype: DataType::Fp32,
+        dims,
+        batch_axis: None,
+        reshape: None,
+        ragged: None,
+    }
 }
 
 fn axes(

@@ -35,7 +35,7 @@ fn tensor(outlet: &Outlet, kind: &str) -> Result<TensorSpec, String> {
             _ => Dim::Dynamic(None),
         })
         .collect();
-    Ok(TensorSpec { name: name.into(), dtype, dims, batch_axis: None, reshape: None })
+    Ok(TensorSpec { name: name.into(), dtype, dims, batch_axis: None, reshape: None, ragged: None })
 }
 
 /// Whether a symbol is a name. Some exporters write `?` on every dynamic dimension, which would

@@ -20,9 +20,10 @@ use crate::cost::{AROUND_A_RUN, CostModel};
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::model::declared::Declared;
-use crate::model::{ModelKey, ModelSpec};
+use crate::model::{ModelKey, ModelSpec, ragged};
 use crate::statistics::ModelStatistics;
 use crate::telemetry::metrics::{CacheMetrics, Metrics, ModelMetrics};
+use crate::worker::warmup::padding::check_padding;
 use crate::worker::warmup::{self, Examples, Independence};
 use crate::worker::{Executor, LoadError, LoadedModel, PoolParts, WorkerPool};
 
@@ -225,6 +226,8 @@ fn signature(
     let file = if *declared == Declared::default() { MODEL_TOML } else { CONFIG_PBTXT };
     let (spec, reason) = declared
         .apply(spec, &config.axes)
+        .and_then(|(spec, reason)| Ok((ragged::assign(spec, &config.ragged)?, reason)))
+        .and_then(|found| warmup::check_values(&found.0, &config.example_values).map(|()| found))
         .map_err(|problems| LoadError::new(format!("{file}: {}", problems.join("\n"))))?;
     let is_listed = |name: &str| declared.outputs.iter().any(|output| output.name == name);
     let mut unlisted = spec.outputs.iter().filter(|output| !is_listed(&output.name));
@@ -248,6 +251,7 @@ fn warm_up(
         tracing::debug!(model = %key, reason, "not warmed up");
     }
     let (spec, most_rows) = shared_runs(key, spec, executors, tried.clone(), config);
+    let spec = keep_padding(key, spec, executors, &tried, config);
     let mut costs = CostModel::new(most_rows, AROUND_A_RUN);
     if let (Ok(examples), Some(executor)) = (tried, executors.first_mut()) {
         let length = warmup::length(&spec, examples);
@@ -305,6 +309,56 @@ fn shared_runs(
     }
 }
 
+/// The signature with its padding, if first runs show that padded rows get the answers that they
+/// get alone; without, if not, so that only requests of equal shape share a run.
+fn keep_padding(
+    key: &ModelKey,
+    spec: ModelSpec,
+    executors: &mut [Box<dyn Executor>],
+    tried: &Result<Examples<'_>, String>,
+    config: &ModelConfig,
+) -> ModelSpec {
+    if !spec.is_ragged() {
+        return spec;
+    }
+    if !spec.has_rows() {
+        return spec.without_padding();
+    }
+    let padding = match (tried, executors.first_mut()) {
+        (Ok(examples), Some(executor)) => check_padding(executor.as_mut(), &spec, *examples),
+        (Err(reason), _) => Independence::Unknown(reason.clone()),
+        (Ok(_), None) => Independence::Unknown("there is no instance".to_owned()),
+    };
+    match padding {
+        Independence::Shown => {
+            tracing::info!(model = %key, "requests of different length share runs, padded");
+            spec
+        }
+        Independence::Refuted(reason) if config.batching == Batching::Fixed => {
+            tracing::warn!(model = %key, reason, "rows are padded as configured, although");
+            spec
+        }
+        Independence::Unknown(_) if config.batching == Batching::Fixed => spec,
+        Independence::Refuted(reason) => {
+            tracing::warn!(
+                model = %key,
+                reason,
+                "padding changes answers, so only requests of equal shape share a run"
+            );
+            spec.without_padding()
+        }
+        Independence::Unknown(reason) => {
+            tracing::warn!(
+                model = %key,
+                reason,
+                "whether padding changes answers could not be tried, so only requests of equal \
+                 shape share a run; example_shape and example_value say what runs"
+            );
+            spec.without_padding()
+        }
+    }
+}
+
 /// Runs every instance once. Returns the shapes that worked, or why none did.
 fn run_each<'a>(
     spec: &ModelSpec,
@@ -314,9 +368,10 @@ fn run_each<'a>(
     if config.warmup.is_zero() {
         return Err("warmup_ms is 0".to_owned());
     }
+    let settled = Examples::settled(&config.examples, &config.example_values);
     let mut tried = Err("there is no instance".to_owned());
     for executor in executors {
-        let ran = warmup::run_once(executor.as_mut(), spec, &config.examples);
+        let ran = warmup::run_once(executor.as_mut(), spec, settled);
         if ran.is_ok() || tried.is_err() {
             tried = ran.map_err(|error| format!("made-up inputs do not run: {error}"));
         }

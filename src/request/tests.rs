@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{InferRequest, NamedTensor, ValidRequest, validate};
+use super::{BatchKey, InferRequest, NamedTensor, ValidRequest, validate};
 use crate::error::InvalidRequest;
+use crate::model::ragged::Ragged;
 use crate::model::{Dim, ModelSpec, TensorSpec};
-use crate::tensor::{DataType, Shape, Tensor};
+use crate::tensor::rows::Pad;
+use crate::tensor::{DataType, Fill, Shape, Tensor};
 
 fn spec() -> ModelSpec {
     let rows = || Dim::Dynamic(Some("batch".into()));
@@ -15,6 +17,7 @@ fn spec() -> ModelSpec {
         dims,
         batch_axis,
         reshape: None,
+        ragged: None,
     };
     let seq = || Dim::Dynamic(Some("seq".into()));
     ModelSpec {
@@ -141,4 +144,67 @@ fn groups_differ_by_inner_sizes_and_shared_contents_but_not_by_rows() {
 #[test]
 fn an_empty_inner_dimension_runs_alone() {
     assert_eq!(check(request(2, 0)).unwrap().batch_key(), None);
+}
+
+/// The same model with `words` and `mask` padded. Without a symbol, lengths alone can disagree.
+fn padded_spec(symbol: bool) -> ModelSpec {
+    let mut spec = spec();
+    for input in &mut spec.inputs[1..3] {
+        let fill = Fill::zero(DataType::Fp32);
+        input.ragged = Some(Ragged::Padded(Pad { axis: 1, fill }));
+        if !symbol {
+            input.dims[1] = Dim::Dynamic(None);
+        }
+    }
+    spec
+}
+
+#[test]
+fn padded_inputs_meet_at_any_length() {
+    let spec = padded_spec(true);
+    let key = |rows, seq| -> Option<BatchKey> {
+        let valid = validate(request(rows, seq), &spec, 8).unwrap();
+        assert_eq!(valid.length(), usize::try_from(seq).unwrap());
+        valid.batch_key().cloned()
+    };
+    assert_eq!(key(1, 3), key(4, 100));
+    assert!(key(1, 3).is_some());
+    assert_eq!(key(2, 0), None, "an empty request has nothing to pad");
+    let plain = validate(request(1, 3), &self::spec(), 8).unwrap();
+    assert_ne!(plain.batch_key().cloned(), key(1, 3));
+}
+
+#[test]
+fn padded_inputs_of_one_request_have_one_length() {
+    let refused = |symbol| {
+        let mut wrong = request(2, 3);
+        wrong.inputs[2].tensor = zeros(&[2, 4]);
+        validate(wrong, &padded_spec(symbol), 8).unwrap_err()
+    };
+    assert_eq!(
+        refused(true).message,
+        "input `mask`: dimension 1 (`seq`) is 4, but input `words` has 3 there"
+    );
+    let error = refused(false);
+    assert_eq!(
+        error.message,
+        "input `mask`: is 4 long on axis 1, but input `words` is 3 long; the two are padded together"
+    );
+    assert_eq!(error.field, "inputs.mask.shape");
+}
+
+#[test]
+fn length_is_the_size_of_the_open_dimensions() {
+    let length = |spec: &ModelSpec, seq| validate(request(2, seq), spec, 8).unwrap().length();
+    // Of two inputs that are equally long, one counts.
+    assert_eq!([1, 3, 128, 0].map(|seq| length(&spec(), seq)), [1, 3, 128, 1]);
+    let mut image = spec();
+    image.inputs[1].dims.insert(1, Dim::Dynamic(None));
+    let mut wide = request(2, 3);
+    wide.inputs[1].tensor = zeros(&[2, 7, 3]);
+    assert_eq!(validate(wide, &image, 8).unwrap().length(), 21);
+    let fixed = ModelSpec { inputs: vec![spec().inputs[0].clone()], outputs: Vec::new() };
+    let mut request = request(5, 1);
+    request.inputs.truncate(1);
+    assert_eq!(validate(request, &fixed, 8).unwrap().length(), 1);
 }

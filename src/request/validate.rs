@@ -1,4 +1,5 @@
-//! Holds a request against a signature: names, datatypes, ranks, sizes, symbols, rows, outputs.
+//! Holds a request against a signature: names, datatypes, ranks, sizes, symbols, rows, length,
+//! outputs.
 //!
 //! Every refusal names the tensor, what was expected and what came. Pure.
 
@@ -14,7 +15,7 @@ use crate::tensor::{Tensor, TensorData};
 /// # Errors
 /// [`InvalidRequest`] (INVALID_ARGUMENT) for an unknown, missing or duplicate input or output, a
 /// datatype, rank or size that is not the declared one, symbols that disagree, inputs whose rows
-/// differ, no rows or too many.
+/// differ, no rows or too many, padded inputs whose lengths differ.
 pub fn validate(
     request: InferRequest,
     spec: &ModelSpec,
@@ -35,28 +36,16 @@ pub fn validate(
         check_symbols(tensor, declared, &mut symbols)?;
     }
     let rows = count_rows(&inputs, spec, max_rows)?;
+    let length = find_length(&inputs, spec)?;
     let batch_key = spec.has_rows().then(|| key_of(&inputs, spec)).flatten();
     let byte_size = inputs.iter().map(Tensor::byte_size).sum();
-    let length = length_of(&inputs, spec);
-    Ok(ValidRequest { inputs, rows, outputs, batch_key, byte_size, priority, tenant, length })
+    Ok(ValidRequest { inputs, rows, length, outputs, batch_key, byte_size, priority, tenant })
 }
 
-/// Product of the dynamic dimensions but the rows, over all inputs; a symbol counts once.
+/// What costs of a request with these inputs are known by, as [`ValidRequest::length`] says; 1 if
+/// its inputs disagree.
 pub fn length_of(inputs: &[Tensor], spec: &ModelSpec) -> usize {
-    let mut length = 1_usize;
-    let mut counted: Vec<&str> = Vec::new();
-    for (tensor, declared) in inputs.iter().zip(&spec.inputs) {
-        for (axis, (dim, size)) in declared.dims.iter().zip(tensor.shape().dims()).enumerate() {
-            let Dim::Dynamic(symbol) = dim else { continue };
-            let symbol = symbol.as_deref();
-            if declared.batch_axis == Some(axis) || symbol.is_some_and(|s| counted.contains(&s)) {
-                continue;
-            }
-            counted.extend(symbol);
-            length = length.saturating_mul(usize::try_from(*size).unwrap_or(usize::MAX).max(1));
-        }
-    }
-    length
+    find_length(inputs, spec).unwrap_or(1)
 }
 
 fn names(specs: &[TensorSpec]) -> String {
@@ -200,6 +189,43 @@ fn count_rows(
     Ok(rows)
 }
 
+/// The one length of a request whose inputs are padded; else the size of its open dimensions.
+fn find_length(inputs: &[Tensor], spec: &ModelSpec) -> Result<usize, InvalidRequest> {
+    let mut known: Option<(usize, &TensorSpec)> = None;
+    for (tensor, declared) in inputs.iter().zip(&spec.inputs) {
+        let Some(axis) = declared.length_axis() else { continue };
+        let Some(length) = tensor.shape().dim(axis) else { continue };
+        match known {
+            None => known = Some((length, declared)),
+            Some((others, _)) if others == length => {}
+            Some((others, other)) => {
+                let (name, other) = (&declared.name, &other.name);
+                let message = format!(
+                    "input `{name}`: is {length} long on axis {axis}, but input `{other}` is \
+                     {others} long; the two are padded together"
+                );
+                return Err(InvalidRequest::new(format!("inputs.{name}.shape"), message));
+            }
+        }
+    }
+    if let Some((length, _)) = known {
+        return Ok(length);
+    }
+    let open = |(tensor, declared): (&Tensor, &TensorSpec)| {
+        let sizes = open_sizes(tensor, declared).map(|size| usize::try_from(size).unwrap_or(0));
+        sizes.fold(1, usize::saturating_mul)
+    };
+    Ok(inputs.iter().zip(&spec.inputs).map(open).max().unwrap_or(1))
+}
+
+/// Sizes of the dynamic dimensions that requests of a run have in common.
+fn open_sizes(tensor: &Tensor, declared: &TensorSpec) -> impl Iterator<Item = i64> {
+    let free = [declared.batch_axis, declared.length_axis()];
+    let dims = declared.dims.iter().zip(tensor.shape().dims()).enumerate();
+    dims.filter(move |(axis, (dim, _))| dim.is_dynamic() && !free.contains(&Some(*axis)))
+        .map(|(_, (_, size))| *size)
+}
+
 /// Key of the group, or `None` for a request with an empty tensor, which runs alone.
 fn key_of(inputs: &[Tensor], spec: &ModelSpec) -> Option<BatchKey> {
     let mut key = BatchKey::default();
@@ -207,11 +233,7 @@ fn key_of(inputs: &[Tensor], spec: &ModelSpec) -> Option<BatchKey> {
         if tensor.shape().elements() == 0 {
             return None;
         }
-        for (axis, (dim, size)) in declared.dims.iter().zip(tensor.shape().dims()).enumerate() {
-            if dim.is_dynamic() && declared.batch_axis != Some(axis) {
-                key.dims.push(*size);
-            }
-        }
+        key.dims.extend(open_sizes(tensor, declared));
         if declared.batch_axis.is_none() {
             match tensor.data() {
                 TensorData::Dense(bytes) => key.shared.push(bytes.clone()),

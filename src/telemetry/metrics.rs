@@ -22,7 +22,7 @@ use crate::cache::ResponseCache;
 use crate::error::{PredictError, Stage};
 use crate::job::ByteBudget;
 use crate::model::ModelKey;
-use crate::statistics::RunTimes;
+use crate::statistics::{Padding, RunTimes};
 
 mod cache;
 
@@ -60,6 +60,8 @@ struct Families {
     requests: Family<OutcomeLabels, Counter>,
     batches: Family<ReasonLabels, Counter>,
     rows: Family<ModelLabels, Counter>,
+    elements: Family<ModelLabels, Counter>,
+    padded: Family<ModelLabels, Counter>,
     panics: Family<ModelLabels, Counter>,
     failed_runs: Family<ModelLabels, Counter>,
     stopped: Family<ModelLabels, Counter>,
@@ -128,6 +130,8 @@ impl Metrics {
             outcomes: Outcome::ALL.map(|each| outcome(each.label())),
             batches: CutReason::ALL.map(reason),
             rows: families.rows.get_or_create_owned(&labels),
+            elements: families.elements.get_or_create_owned(&labels),
+            padded: families.padded.get_or_create_owned(&labels),
             panics: families.panics.get_or_create_owned(&labels),
             failed_runs: families.failed_runs.get_or_create_owned(&labels),
             stopped: families.stopped.get_or_create_owned(&labels),
@@ -189,6 +193,8 @@ impl Families {
             requests: Family::default(),
             batches: Family::default(),
             rows: Family::default(),
+            elements: Family::default(),
+            padded: Family::default(),
             panics: Family::default(),
             failed_runs: Family::default(),
             stopped: Family::default(),
@@ -215,7 +221,10 @@ impl Families {
             let (model, version) = (model.clone(), *version);
             self.batches.remove(&ReasonLabels { model, version, reason });
         }
-        for family in [&self.rows, &self.panics, &self.failed_runs, &self.stopped] {
+        for family in [&self.rows, &self.elements, &self.padded] {
+            family.remove(labels);
+        }
+        for family in [&self.panics, &self.failed_runs, &self.stopped] {
             family.remove(labels);
         }
         for family in [&self.batch_rows, &self.queue, &self.execution, &self.request] {
@@ -233,6 +242,9 @@ impl Families {
         r.register("requests", "Inference requests by how they ended", requests);
         r.register("batches", "Runs by why they were cut", self.batches.clone());
         r.register("rows", "Rows that were run", self.rows.clone());
+        let elements = self.elements.clone();
+        r.register("batch_elements", "Elements run in inputs that can be padded", elements);
+        r.register("padded_elements", "Those of them that are padding", self.padded.clone());
         r.register("executor_panics", "Panics in an executor", self.panics.clone());
         r.register("failed_runs", "Runs that failed for their riders", self.failed_runs.clone());
         let stopped = self.stopped.clone();
@@ -340,6 +352,8 @@ pub struct ModelMetrics {
     outcomes: [Counter; Outcome::ALL.len()],
     batches: [Counter; CutReason::ALL.len()],
     rows: Counter,
+    elements: Counter,
+    padded: Counter,
     pub(crate) panics: Counter,
     pub(crate) failed_runs: Counter,
     pub(crate) stopped: Counter,
@@ -362,6 +376,12 @@ impl ModelMetrics {
     /// A batch was cut.
     pub fn cut(&self, reason: CutReason) {
         self.batches[reason as usize].inc();
+    }
+
+    /// A run ended well: what it had in inputs that can be padded.
+    pub fn padded(&self, padding: &Padding) {
+        self.elements.inc_by(padding.elements as u64);
+        self.padded.inc_by(padding.padded as u64);
     }
 
     /// A run ended well: its rows, each rider's time in the queue, its times.

@@ -1,4 +1,5 @@
-//! Joins the rows of several tensors into one and cuts them apart again, along any axis.
+//! Joins the rows of several tensors into one and cuts them apart again, along any axis. Along a
+//! second axis the rows may have different lengths: then the shorter ones are padded.
 //!
 //! Raw tensors of a fixed element size are copied nowhere else: once on the way into a batch, and on
 //! the way out only when the axis is not the first (rows along axis 0 are slices of one buffer).
@@ -10,16 +11,37 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{DataType, Shape, ShapeError, Tensor, TensorData};
+use super::{DataType, Fill, Shape, ShapeError, Tensor, TensorData};
+
+mod cut;
+
+pub use cut::{shorten, slice, split};
 
 /// Several tensors that are one along `axis`: what an executor reads one input of a batch from.
 ///
-/// All parts have the datatype and, but for `axis`, the shape of the first.
+/// All parts have the datatype and, but for `axis` and the padded one, the shape of the first.
 #[derive(Debug)]
 pub struct Joined<'a> {
     parts: Vec<&'a Tensor>,
     axis: Option<usize>,
     shape: Shape,
+    /// `None` where all parts have the same length.
+    pad: Option<Pad>,
+}
+
+/// How tensors of different lengths become equally long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pad {
+    /// The axis along which lengths differ.
+    pub axis: usize,
+    /// What stands behind the end of a tensor that is not the longest.
+    pub fill: Fill,
+}
+
+/// A stretch of a joined tensor: elements of a part, or so many of the padding.
+enum Piece<'a> {
+    Part(&'a Tensor, Range<usize>),
+    Padding(usize),
 }
 
 /// Why tensors cannot be joined or cut.
@@ -60,6 +82,18 @@ pub enum RowsError {
         /// Rows that the tensor has.
         actual: usize,
     },
+    /// The tensor does not have the length of the longest part.
+    #[error("{shape} is {actual} long on axis {axis}, expected {expected}")]
+    Length {
+        /// Shape of the tensor.
+        shape: Shape,
+        /// The axis.
+        axis: usize,
+        /// Length of the longest part.
+        expected: usize,
+        /// Length that the tensor has.
+        actual: usize,
+    },
     /// The joined shape is too large.
     #[error(transparent)]
     Shape(#[from] ShapeError),
@@ -73,18 +107,42 @@ impl<'a> Joined<'a> {
     /// [`RowsError::Nothing`] without parts; [`RowsError::NoAxis`], [`RowsError::Mismatch`] if the
     /// parts do not fit together; [`RowsError::Shape`] if the joined size overflows.
     pub fn new(mut parts: Vec<&'a Tensor>, axis: Option<usize>) -> Result<Self, RowsError> {
-        let Some(first) = parts.first().copied() else {
-            return Err(RowsError::Nothing);
-        };
         let Some(axis) = axis else {
             parts.truncate(1);
-            return Ok(Self { parts, axis: None, shape: first.shape().clone() });
+            let shape = parts.first().ok_or(RowsError::Nothing)?.shape().clone();
+            return Ok(Self { parts, axis: None, shape, pad: None });
         };
-        let no_axis = |tensor: &Tensor| RowsError::NoAxis { shape: tensor.shape().clone(), axis };
-        let mut rows = first.shape().dim(axis).ok_or_else(|| no_axis(first))?;
-        for part in &parts[1..] {
-            let more = part.shape().dim(axis).ok_or_else(|| no_axis(part))?;
-            if part.dtype() != first.dtype() || !same_but(part.shape(), first.shape(), axis) {
+        Self::join(parts, axis, None)
+    }
+
+    /// Joins `parts` along `axis`, each padded to the length of the longest. Parts that are equally
+    /// long, or a single one, are joined as [`Joined::new`] does.
+    ///
+    /// # Errors
+    /// Those of [`Joined::new`]; [`RowsError::Mismatch`], too, if the padding is of another
+    /// datatype or along `axis` itself.
+    pub fn padded(parts: Vec<&'a Tensor>, axis: usize, pad: Pad) -> Result<Self, RowsError> {
+        let lengths = || parts.iter().map(|part| part.shape().dim(pad.axis));
+        let equal = lengths().all(|length| Some(length) == lengths().next());
+        Self::join(parts, axis, (!equal).then_some(pad))
+    }
+
+    fn join(parts: Vec<&'a Tensor>, axis: usize, pad: Option<Pad>) -> Result<Self, RowsError> {
+        let first = *parts.first().ok_or(RowsError::Nothing)?;
+        let free = [Some(axis), pad.map(|pad| pad.axis)];
+        let size = |tensor: &Tensor, axis: usize| {
+            let no_axis = || RowsError::NoAxis { shape: tensor.shape().clone(), axis };
+            tensor.shape().dim(axis).ok_or_else(no_axis)
+        };
+        let (mut rows, mut longest) = (0, 0);
+        for part in &parts {
+            let foreign =
+                pad.is_some_and(|pad| pad.axis == axis || pad.fill.dtype() != part.dtype());
+            rows = size(part, axis)?.saturating_add(rows);
+            if part.dtype() != first.dtype()
+                || !same_but(part.shape(), first.shape(), free)
+                || foreign
+            {
                 return Err(RowsError::Mismatch {
                     dtype: first.dtype(),
                     shape: first.shape().clone(),
@@ -92,10 +150,15 @@ impl<'a> Joined<'a> {
                     other_shape: part.shape().clone(),
                 });
             }
-            rows += more;
+            if let Some(pad) = pad {
+                longest = longest.max(size(part, pad.axis)?);
+            }
         }
-        let shape = first.shape().with_dim(axis, rows)?;
-        Ok(Self { parts, axis: Some(axis), shape })
+        let mut shape = first.shape().with_dim(axis, rows)?;
+        if let Some(pad) = pad {
+            shape = shape.with_dim(pad.axis, longest)?;
+        }
+        Ok(Self { parts, axis: Some(axis), shape, pad })
     }
 
     /// Datatype of the elements.
@@ -121,99 +184,117 @@ impl<'a> Joined<'a> {
         }
     }
 
+    /// Elements of the whole that no part has.
+    pub fn padding(&self) -> usize {
+        if self.pad.is_none() {
+            return 0;
+        }
+        self.shape.elements() - self.parts.iter().map(|part| part.shape().elements()).sum::<usize>()
+    }
+
     /// Writes the joined elements to `target`, which is [`Joined::byte_len`] long.
     pub fn copy_to(&self, target: &mut [u8]) {
         let size = self.dtype().size_bytes().unwrap_or(0);
-        let (blocks, step) = self.axis.map_or((1, 1), |axis| self.shape.around(axis));
         let mut written = 0;
-        for block in 0..blocks {
-            for part in &self.parts {
+        self.walk(|piece| match (piece, self.pad) {
+            (Piece::Part(part, range), _) => {
                 let Some(bytes) = part.dense_bytes() else { return };
-                let run = match self.axis {
-                    None => bytes.len(),
-                    Some(axis) => part.shape().dim(axis).unwrap_or(0) * step * size,
-                };
-                let source = &bytes[block * run..(block + 1) * run];
-                target[written..written + run].copy_from_slice(source);
-                written += run;
+                let source = &bytes[range.start * size..range.end * size];
+                target[written..written + source.len()].copy_from_slice(source);
+                written += source.len();
             }
-        }
+            (Piece::Padding(elements), Some(pad)) => {
+                pad.fill.write(&mut target[written..written + elements * size]);
+                written += elements * size;
+            }
+            (Piece::Padding(_), None) => {}
+        });
     }
 
     /// The joined elements of a BYTES tensor, in order.
     pub fn string_elements(&self) -> Vec<&'a Bytes> {
-        let (blocks, step) = self.axis.map_or((1, 1), |axis| self.shape.around(axis));
+        static EMPTY: Bytes = Bytes::new();
         let mut elements = Vec::with_capacity(self.shape.elements());
+        self.walk(|piece| match piece {
+            Piece::Part(part, range) => elements.extend(&part.string_elements()[range]),
+            Piece::Padding(count) => elements.extend(std::iter::repeat_n(&EMPTY, count)),
+        });
+        elements
+    }
+
+    /// Goes over the whole in its own order.
+    fn walk(&self, mut visit: impl FnMut(Piece<'a>)) {
+        let Some(axis) = self.axis else {
+            let part = self.parts[0];
+            return visit(Piece::Part(part, 0..part.shape().elements()));
+        };
+        if let Some(pad) = self.pad {
+            return self.walk_padded(axis, pad.axis, visit);
+        }
+        let (blocks, step) = self.shape.around(axis);
         for block in 0..blocks {
             for part in &self.parts {
-                let all = part.string_elements();
-                let run = match self.axis {
-                    None => all.len(),
-                    Some(axis) => part.shape().dim(axis).unwrap_or(0) * step,
-                };
-                elements.extend(&all[block * run..(block + 1) * run]);
+                let run = part.shape().dim(axis).unwrap_or(0) * step;
+                visit(Piece::Part(part, block * run..(block + 1) * run));
             }
         }
-        elements
+    }
+
+    fn walk_padded(&self, axis: usize, pad_axis: usize, mut visit: impl FnMut(Piece<'a>)) {
+        let (first, last) = (axis.min(pad_axis), axis.max(pad_axis));
+        let outer = self.shape.product(0..first);
+        let between = self.shape.product(first + 1..last);
+        let inner = self.shape.product(last + 1..self.shape.rank());
+        let longest = self.shape.dim(pad_axis).unwrap_or(0);
+        let sizes = |part: &Tensor| {
+            let size = |axis| part.shape().dim(axis).unwrap_or(0);
+            (size(axis), size(pad_axis))
+        };
+        if axis < pad_axis {
+            for block in 0..outer {
+                for part in &self.parts {
+                    let (rows, length) = sizes(part);
+                    let (count, run) = (rows * between, length * inner);
+                    if length == longest {
+                        visit(Piece::Part(part, block * count * run..(block + 1) * count * run));
+                        continue;
+                    }
+                    for place in block * count..(block + 1) * count {
+                        visit(Piece::Part(part, place * run..(place + 1) * run));
+                        visit(Piece::Padding((longest - length) * inner));
+                    }
+                }
+            }
+            return;
+        }
+        for block in 0..outer {
+            for (position, middle) in
+                (0..longest).flat_map(|position| (0..between).map(move |middle| (position, middle)))
+            {
+                for part in &self.parts {
+                    let (rows, length) = sizes(part);
+                    let run = rows * inner;
+                    let place = (block * length + position) * between + middle;
+                    visit(if position < length {
+                        Piece::Part(part, place * run..(place + 1) * run)
+                    } else {
+                        Piece::Padding(run)
+                    });
+                }
+            }
+        }
     }
 }
 
-fn same_but(left: &Shape, right: &Shape, axis: usize) -> bool {
+/// Whether two shapes are equal but for the `free` axes.
+fn same_but(left: &Shape, right: &Shape, free: [Option<usize>; 2]) -> bool {
     left.rank() == right.rank()
         && left
             .dims()
             .iter()
             .zip(right.dims())
             .enumerate()
-            .all(|(index, (one, other))| index == axis || one == other)
-}
-
-/// Cuts `tensor` along `axis` into parts of the given numbers of rows, in order.
-///
-/// Along axis 0 of a dense tensor the parts share its memory; along another they are copies.
-///
-/// # Errors
-/// [`RowsError::NoAxis`]; [`RowsError::RowCount`] if the rows are not exactly the parts' sum.
-pub fn split(tensor: &Tensor, axis: usize, rows: &[usize]) -> Result<Vec<Tensor>, RowsError> {
-    let shape = tensor.shape();
-    let actual = shape.dim(axis).ok_or_else(|| RowsError::NoAxis { shape: shape.clone(), axis })?;
-    let expected = rows.iter().sum();
-    if actual != expected {
-        return Err(RowsError::RowCount { shape: shape.clone(), axis, expected, actual });
-    }
-    if rows.len() == 1 {
-        return Ok(vec![tensor.clone()]);
-    }
-    let (blocks, step) = shape.around(axis);
-    let mut parts = Vec::with_capacity(rows.len());
-    let mut first_row = 0;
-    for count in rows {
-        let part = shape.with_dim(axis, *count)?;
-        let walk = Walk { blocks, block: actual * step, from: first_row * step, run: count * step };
-        let data = match tensor.data() {
-            TensorData::Dense(bytes) => {
-                TensorData::Dense(cut_bytes(bytes, &walk, tensor.dtype().size_bytes().unwrap_or(0)))
-            }
-            TensorData::Strings(elements) => TensorData::Strings(
-                (0..blocks).flat_map(|block| elements[walk.range(block)].iter().cloned()).collect(),
-            ),
-        };
-        parts.push(Tensor { dtype: tensor.dtype(), shape: part, data });
-        first_row += count;
-    }
-    Ok(parts)
-}
-
-/// The rows `range` of `tensor` along `axis`; as [`split`] in what is shared and what is copied.
-///
-/// # Errors
-/// [`RowsError::NoAxis`]; [`RowsError::RowCount`] if the tensor has fewer rows.
-pub fn slice(tensor: &Tensor, axis: usize, range: &Range<usize>) -> Result<Tensor, RowsError> {
-    let shape = tensor.shape();
-    let actual = shape.dim(axis).ok_or_else(|| RowsError::NoAxis { shape: shape.clone(), axis })?;
-    let rest = actual.saturating_sub(range.end);
-    let mut parts = split(tensor, axis, &[range.start, range.len(), rest])?;
-    Ok(parts.swap_remove(1))
+            .all(|(axis, (one, other))| free.contains(&Some(axis)) || one == other)
 }
 
 /// The rows of `parts`, one after the other along `axis`, as a tensor of their own: a copy.
@@ -230,34 +311,4 @@ pub fn join(parts: &[&Tensor], axis: usize) -> Result<Tensor, RowsError> {
         TensorData::Dense(bytes.freeze())
     };
     Ok(Tensor { dtype: joined.dtype(), shape: joined.shape, data })
-}
-
-/// Where one part's elements lie: `run` elements from `from` in each of `blocks` blocks.
-struct Walk {
-    blocks: usize,
-    block: usize,
-    from: usize,
-    run: usize,
-}
-
-impl Walk {
-    fn range(&self, block: usize) -> Range<usize> {
-        let start = block * self.block + self.from;
-        start..start + self.run
-    }
-}
-
-fn cut_bytes(bytes: &Bytes, walk: &Walk, size: usize) -> Bytes {
-    let scaled = |block| {
-        let range = walk.range(block);
-        range.start * size..range.end * size
-    };
-    if walk.blocks == 1 {
-        return bytes.slice(scaled(0));
-    }
-    let mut copy = BytesMut::with_capacity(walk.blocks * walk.run * size);
-    for block in 0..walk.blocks {
-        copy.extend_from_slice(&bytes[scaled(block)]);
-    }
-    copy.freeze()
 }

@@ -104,10 +104,12 @@ impl Shape {
     /// Number of elements before `axis` (how many blocks) and from behind it (size of a block's
     /// step): the two numbers that walk memory along an axis.
     pub(super) fn around(&self, axis: usize) -> (usize, usize) {
-        let product = |dims: &[i64]| {
-            dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).product::<usize>()
-        };
-        (product(&self.dims[..axis]), product(&self.dims[axis + 1..]))
+        (self.product(0..axis), self.product(axis + 1..self.rank()))
+    }
+
+    /// Product of some dimensions.
+    pub(super) fn product(&self, axes: std::ops::Range<usize>) -> usize {
+        self.dims[axes].iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).product()
     }
 }
 

@@ -1,5 +1,6 @@
 //! One batch: join, run, cut, answer.
 //!
+//! Riders of different length are padded and cut back ([`super::ragged`]).
 //! Looks once more whether anybody still wants it, then spends the time. If the run fails for a
 //! batch of several requests, halves of it run again, within a budget, so that the guilty request
 //! alone gets the error. Runs on a worker's thread; blocks on the executor, and on the courier only
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::ragged::{self, Sizes};
 use super::{Executor, PoolShared};
 use crate::batcher::Batch;
 use crate::batcher::policy::BatchPolicy;
@@ -17,9 +19,8 @@ use crate::error::{ExecuteError, InvalidRequest, PredictError, Stage};
 use crate::job::{Job, Reply};
 use crate::model::ModelSpec;
 use crate::request::InferResponse;
-use crate::statistics::RunTimes;
+use crate::statistics::{Padding, RunTimes};
 use crate::tensor::Tensor;
-use crate::tensor::rows::{Joined, split};
 
 /// Runs `batch` and answers all its riders.
 pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
@@ -40,7 +41,13 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
         return;
     }
     shared.metrics.cut(reason);
-    run_riders(shared, executor, Riders { jobs: riders, sequence, instance, started_at });
+    let runs = ragged::runs(riders, &shared.spec);
+    // Of several runs, none says what one costs.
+    let instance = instance.filter(|_| runs.len() == 1);
+    for jobs in runs {
+        let first = Riders { jobs, sequence, instance, started_at };
+        run_wanted(shared, executor, first);
+    }
 }
 
 /// Leaves only those rows of the request that the job is for.
@@ -123,12 +130,17 @@ fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
 fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) {
     let Riders { jobs: mut first, sequence, .. } = riders;
     let second = first.split_off(first.len() / 2);
-    for half in [first, second] {
-        let started_at = Instant::now();
-        let jobs: Vec<Job> = half.into_iter().filter(|job| !job.reply.is_abandoned()).collect();
-        if !jobs.is_empty() {
-            run_riders(shared, executor, Riders { jobs, sequence, instance: None, started_at });
-        }
+    for jobs in [first, second] {
+        let half = Riders { jobs, sequence, instance: None, started_at: Instant::now() };
+        run_wanted(shared, executor, half);
+    }
+}
+
+/// Runs those of the riders that have waited through the runs before theirs.
+fn run_wanted(shared: &PoolShared, executor: &mut dyn Executor, mut riders: Riders) {
+    riders.jobs.retain(|job| !job.reply.is_abandoned());
+    if !riders.jobs.is_empty() {
+        run_riders(shared, executor, riders);
     }
 }
 
@@ -136,6 +148,7 @@ fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders
 struct Done {
     parts: Vec<Vec<Tensor>>,
     rows: usize,
+    padding: Padding,
     times: RunTimes,
 }
 
@@ -145,11 +158,16 @@ fn execute(
     riders: &[Job],
 ) -> Result<Done, ExecuteError> {
     let begun_at = Instant::now();
+    let mut padding = Padding::default();
     let mut inputs = Vec::with_capacity(shared.spec.inputs.len());
     for (index, spec) in shared.spec.inputs.iter().enumerate() {
         let parts = riders.iter().map(|job| &job.request.inputs()[index]).collect();
-        let joined = Joined::new(parts, spec.batch_axis)
+        let joined = ragged::join(parts, spec)
             .map_err(|error| ExecuteError::Runtime(format!("input `{}`: {error}", spec.name)))?;
+        if spec.pad().is_some() {
+            padding.elements += joined.shape().elements();
+            padding.padded += joined.padding();
+        }
         inputs.push(joined);
     }
     let run = executor.run(&inputs)?;
@@ -158,13 +176,14 @@ fn execute(
     if made != declared {
         return Err(ExecuteError::Runtime(format!("{made} outputs of {declared}")));
     }
-    let rows: Vec<usize> = riders.iter().map(|job| job.request.rows()).collect();
+    let riding = riders.iter().map(|job| (job.request.rows(), job.request.length()));
+    let sizes = Sizes::of(riding, &shared.spec);
     let mut parts = Vec::with_capacity(run.outputs.len());
     for (output, spec) in run.outputs.into_iter().zip(&shared.spec.outputs) {
         parts.push(match spec.batch_axis {
             // One request owns the whole output, whatever its rows.
             _ if riders.len() == 1 && riders[0].rows.is_none() => vec![output],
-            Some(axis) => split(&output, axis, &rows).map_err(|error| ExecuteError::Rows {
+            Some(axis) => sizes.apart(&output, axis, spec).map_err(|error| ExecuteError::Rows {
                 output: spec.name.to_string(),
                 reason: error.to_string(),
             })?,
@@ -189,12 +208,12 @@ fn execute(
         infer: ran_at - run.joined_at,
         output: ran_at.elapsed(),
     };
-    Ok(Done { parts, rows: rows.iter().sum(), times })
+    Ok(Done { parts, rows: sizes.total_rows(), padding, times })
 }
 
 fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     let Riders { jobs: riders, sequence, instance, started_at } = riders;
-    let Done { parts, rows, times } = done;
+    let Done { parts, rows, padding, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     // A request that was split counts with its first part.
     let counted = riders.iter().filter(|job| job.rows.as_ref().is_none_or(|rows| rows.start == 0));
@@ -202,6 +221,7 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     // Counted before it is answered, so that a caller who asks for statistics finds its run there.
     shared.statistics.record_run(rows, &queued, &times);
     shared.metrics.ran(rows, &queued, &times);
+    shared.metrics.padded(&padding);
     if let Some(instance) = instance {
         let length = riders.iter().map(|job| job.request.length()).max().unwrap_or(1);
         shared.batcher.ran(instance, rows, length);

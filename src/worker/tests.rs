@@ -18,6 +18,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::tensor::{DataType, Shape};
 
 mod faults;
+mod ragged_rows;
 mod rows;
 mod scripted;
 
@@ -30,6 +31,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// A pool on scripted executors, and all that a test asks of it.
 struct Bench {
+    spec: ModelSpec,
     script: Arc<Script>,
     batcher: Batcher,
     statistics: Arc<ModelStatistics>,
@@ -46,15 +48,20 @@ fn spec() -> ModelSpec {
         dims: vec![Dim::Dynamic(Some("rows".into())), Dim::Dynamic(Some("width".into()))],
         batch_axis: Some(0),
         reshape: None,
+        ragged: None,
     };
     ModelSpec { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
 }
 
 impl Bench {
     fn start(script: Script, instances: usize, max_rows: usize) -> Self {
+        Self::of(spec(), script, instances, max_rows)
+    }
+
+    fn of(spec: ModelSpec, script: Script, instances: usize, max_rows: usize) -> Self {
         let script = Arc::new(script);
         let policy = BatchPolicy::eager(max_rows);
-        let bytes = ByteBudget::new(1 << 20);
+        let bytes = ByteBudget::new(1 << 26);
         let limits = QueueLimits { max_jobs: 1000, bytes: bytes.clone(), default_priority: 100 };
         let batcher =
             Batcher::new(policy, limits, instances, CostModel::new(max_rows, Duration::ZERO));
@@ -66,7 +73,7 @@ impl Bench {
             courier: Courier::default(),
             in_order: false,
             model: "scripted".to_owned(),
-            spec: spec(),
+            spec: spec.clone(),
             batcher: batcher.clone(),
             statistics: Arc::clone(&statistics),
             metrics: metrics.model(&key, &batcher),
@@ -75,7 +82,7 @@ impl Bench {
         })
         .unwrap();
         assert_eq!(pool.instances(), instances);
-        Self { script, batcher, statistics, metrics, bytes, pool }
+        Self { spec, script, batcher, statistics, metrics, bytes, pool }
     }
 
     /// One instance whose runs wait for the test.
@@ -91,7 +98,7 @@ impl Bench {
 
     /// Queues a request of `values.len() / width` rows.
     fn submit_wide(&self, values: &[i64], width: usize) -> Ticket {
-        submit(&self.batcher, values, width)
+        submit(&self.batcher, &self.spec, values, width)
     }
 
     /// Occupies the only instance, so that what is submitted next meets in one batch once the plug
@@ -124,14 +131,14 @@ impl Bench {
     }
 }
 
-fn submit(batcher: &Batcher, values: &[i64], width: usize) -> Ticket {
+fn submit(batcher: &Batcher, spec: &ModelSpec, values: &[i64], width: usize) -> Ticket {
     let rows = values.len() / width;
     let dims = [rows, width].map(|dim| i64::try_from(dim).unwrap()).to_vec();
     let tensor = tensor(values, Shape::new(dims).unwrap());
     let inputs = vec![NamedTensor { name: "x".into(), tensor }];
     let request = InferRequest { inputs, ..InferRequest::default() };
     let now = Instant::now();
-    let request = validate(request, &spec(), 64).unwrap();
+    let request = validate(request, spec, 64).unwrap();
     batcher.submit(request, Deadline::after(now, HOUR), now).unwrap()
 }
 

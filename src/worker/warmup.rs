@@ -3,7 +3,8 @@
 //!
 //! A model may declare a batch axis and still let its rows influence each other. Batching such a
 //! model would mix the answers of strangers, so two different rows run alone and together, and the
-//! answers are compared. How far batching pays is then measured within a time budget.
+//! answers are compared. A model may also be said to bear padding and look at it all the same, so a
+//! short row runs beside a long one, too ([`padding`]). How far batching pays is then measured within a time budget.
 //! Runs on the loader's thread; the choice of the size is a pure function.
 
 use std::collections::BTreeMap;
@@ -14,12 +15,14 @@ use half::{bf16, f16};
 use tokio::time::Instant;
 
 use super::Executor;
+use super::ragged::{self, Sizes};
 use crate::cost::{AROUND_A_RUN, CostModel};
 use crate::error::ExecuteError;
 use crate::model::{Dim, ModelSpec, TensorSpec};
 use crate::request::length_of;
-use crate::tensor::rows::{Joined, split};
-use crate::tensor::{DataType, Shape, Tensor};
+use crate::tensor::{DataType, Fill, Shape, Tensor};
+
+pub mod padding;
 
 /// Whether rows that run together get the answers that they get alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +35,48 @@ pub enum Independence {
     Unknown(String),
 }
 
-/// Shapes of made-up requests.
+/// What made-up requests are like.
 #[derive(Debug, Clone, Copy)]
 pub struct Examples<'a> {
-    /// What the model's settings say, by input.
+    /// Shapes that the model's settings say, by input.
     pub given: &'a BTreeMap<String, Vec<i64>>,
+    /// The value of all elements that the model's settings say, by input.
+    pub values: &'a BTreeMap<String, String>,
     /// Size of every other dynamic inner dimension.
     pub inner: i64,
+    /// Length of padded inputs, instead of what the settings say.
+    pub length: Option<i64>,
+}
+
+impl<'a> Examples<'a> {
+    /// What settings say, before anything was tried.
+    pub fn settled(
+        given: &'a BTreeMap<String, Vec<i64>>,
+        values: &'a BTreeMap<String, String>,
+    ) -> Self {
+        Self { given, values, inner: INNER_SIZES[0], length: None }
+    }
+}
+
+/// Holds the values that settings give for made-up requests against the signature.
+///
+/// # Errors
+/// Each that the input's datatype does not have, and each of an input that the model lacks, with
+/// its key.
+pub fn check_values(
+    spec: &ModelSpec,
+    values: &BTreeMap<String, String>,
+) -> Result<(), Vec<String>> {
+    let problem = |(name, text): (&String, &String)| {
+        let input = spec.inputs.iter().find(|input| *input.name == **name);
+        let tried = match input {
+            None => Err("the model has no such input".to_owned()),
+            Some(input) => Fill::parse(input.dtype, text).map(drop),
+        };
+        tried.err().map(|problem| format!("inputs.{name}.example_value: {problem}"))
+    };
+    let problems: Vec<String> = values.iter().filter_map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Sizes that dynamic inner dimensions are tried with, in order: the smallest suits token models,
@@ -46,7 +84,7 @@ pub struct Examples<'a> {
 const INNER_SIZES: [i64; 3] = [8, 32, 224];
 
 /// Runs the model once on made-up values, so that the first caller does not pay for lazy set-up.
-/// Returns the shapes that worked; `given` are those of the model's settings.
+/// Returns what worked: `settled`, with a size of open dimensions that runs.
 ///
 /// # Errors
 /// The runtime's reason if no made-up input runs. That is no fault of the model: it may want values
@@ -54,11 +92,11 @@ const INNER_SIZES: [i64; 3] = [8, 32, 224];
 pub fn run_once<'a>(
     executor: &mut dyn Executor,
     spec: &ModelSpec,
-    given: &'a BTreeMap<String, Vec<i64>>,
+    settled: Examples<'a>,
 ) -> Result<Examples<'a>, ExecuteError> {
     let mut last = ExecuteError::Runtime("no size was tried".into());
     for inner in INNER_SIZES {
-        let examples = Examples { given, inner };
+        let examples = Examples { inner, ..settled };
         match run(executor, spec, &[example(spec, examples, 0)]) {
             Ok(_) => return Ok(examples),
             Err(error) => last = error,
@@ -76,10 +114,21 @@ pub fn check_independence(
     spec: &ModelSpec,
     examples: Examples<'_>,
 ) -> Independence {
-    let rows = two_rows(spec, examples);
+    compare(executor, spec, &two_rows(spec, examples), None, "when another row runs beside it")
+}
+
+/// Compares two requests of one row each run alone with the same run together. `lengths` are theirs
+/// where they differ; `when` says what a difference would come from.
+fn compare(
+    executor: &mut dyn Executor,
+    spec: &ModelSpec,
+    rows: &[Vec<Tensor>; 2],
+    lengths: Option<[usize; 2]>,
+    when: &str,
+) -> Independence {
     let alone: Result<Vec<_>, _> =
         rows.iter().map(|row| run(executor, spec, std::slice::from_ref(row))).collect();
-    let together = run(executor, spec, &rows);
+    let together = run(executor, spec, rows);
     let (alone, together) = match (alone, together) {
         (Ok(alone), Ok(together)) => (alone, together),
         (Err(error), _) => return Independence::Unknown(error.to_string()),
@@ -87,30 +136,31 @@ pub fn check_independence(
             return Independence::Refuted(format!("two rows alone run, together not: {error}"));
         }
     };
+    let sizes = Sizes::of(lengths.unwrap_or([1; 2]).map(|length| (1, length)).into_iter(), spec);
     for (index, output) in spec.outputs.iter().enumerate() {
-        let parts = match split(&together[index], output.batch_axis.unwrap_or(0), &[1, 1]) {
+        let parts = match sizes.apart(&together[index], output.batch_axis.unwrap_or(0), output) {
             Ok(parts) => parts,
             Err(error) => return Independence::Refuted(format!("`{}`: {error}", output.name)),
         };
         for (part, single) in parts.iter().zip(&alone) {
             if !close(part, &single[index]) {
-                return Independence::Refuted(format!(
-                    "`{}` of a row differs when another row runs beside it",
-                    output.name
-                ));
+                return Independence::Refuted(format!("`{}` of a row differs {when}", output.name));
             }
         }
     }
     Independence::Shown
 }
 
-/// Two requests of one row each that differ in every input that has rows: equal rows would hide
-/// what they do to each other, and a single flag is easily the same twice.
+/// Two requests of one row each that differ in every input that has rows and no settled value: equal
+/// rows would hide what they do to each other, and a single flag is easily the same twice.
 fn two_rows(spec: &ModelSpec, examples: Examples<'_>) -> [Vec<Tensor>; 2] {
     let one = example(spec, examples, 1);
     let differs = |other: &Vec<Tensor>| {
         let mut inputs = spec.inputs.iter().zip(one.iter().zip(other));
-        inputs.all(|(input, (left, right))| input.batch_axis.is_none() || left != right)
+        let same = |input: &TensorSpec| {
+            input.batch_axis.is_none() || examples.values.contains_key(&*input.name)
+        };
+        inputs.all(|(input, (left, right))| same(input) || left != right)
     };
     let mut others = (2..TRIED_SEEDS).map(|seed| example(spec, examples, seed));
     let other = others.find(differs).unwrap_or_else(|| example(spec, examples, 2));
@@ -201,8 +251,8 @@ fn run(
     let mut inputs = Vec::with_capacity(spec.inputs.len());
     for (index, input) in spec.inputs.iter().enumerate() {
         let parts = rows.iter().filter_map(|row| row.get(index)).collect();
-        let joined = Joined::new(parts, input.batch_axis)
-            .map_err(|error| ExecuteError::Runtime(error.to_string()))?;
+        let joined =
+            ragged::join(parts, input).map_err(|error| ExecuteError::Runtime(error.to_string()))?;
         inputs.push(joined);
     }
     // Nobody stops a warm-up run; the handle only readies the executor.
@@ -212,17 +262,25 @@ fn run(
 
 /// Made-up inputs of one row, different for each seed but for the inputs that rows share.
 fn example(spec: &ModelSpec, examples: Examples<'_>, seed: u64) -> Vec<Tensor> {
+    let length = examples.length.or_else(|| padding::given_length(spec, examples));
     let tensor = |(index, input): (usize, &TensorSpec)| {
         let given = examples.given.get(&*input.name);
         let size = |(axis, dim): (usize, &Dim)| match dim {
             Dim::Fixed(size) => *size,
             Dim::Dynamic(_) if input.batch_axis == Some(axis) => 1,
+            Dim::Dynamic(_) if input.length_axis() == Some(axis) => {
+                length.unwrap_or(examples.inner)
+            }
             Dim::Dynamic(_) => {
                 given.and_then(|dims| dims.get(axis)).copied().unwrap_or(examples.inner)
             }
         };
         let dims = input.dims.iter().enumerate().map(size).collect();
         let shape = Shape::new(dims).ok()?;
+        if let Some(value) = examples.values.get(&*input.name) {
+            let fill = Fill::parse(input.dtype, value).ok()?;
+            return (shape.elements() <= MAX_MADE_UP).then(|| Tensor::filled(fill, shape).ok())?;
+        }
         let seed = if input.batch_axis.is_some() { seed } else { 0 };
         made_up(input.dtype, shape, seed.wrapping_mul(31).wrapping_add(index as u64))
     };

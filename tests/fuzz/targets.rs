@@ -18,7 +18,7 @@ use tokio::time::Instant;
 const MAX_ROWS: usize = 8;
 
 fn tensor(name: &str, dtype: DataType, dims: Vec<Dim>, batch_axis: Option<usize>) -> TensorSpec {
-    TensorSpec { name: name.into(), dtype, dims, batch_axis, reshape: None }
+    TensorSpec { name: name.into(), dtype, dims, batch_axis, reshape: None, ragged: None }
 }
 
 /// Signatures that a mutated request can meet by chance: every kind of dimension and input, rows

@@ -134,6 +134,7 @@ fn spec() -> ModelSpec {
         dims: vec![Dim::Dynamic(Some("batch".into())), Dim::Dynamic(None)],
         batch_axis: None,
         reshape: None,
+        ragged: None,
     };
     ModelSpec { inputs: vec![tensor("x")], outputs: vec![tensor("y")] }
 }

@@ -39,6 +39,7 @@ fn spec() -> ModelSpec {
         dims: vec![],
         batch_axis: None,
         reshape: None,
+        ragged: None,
     };
     ModelSpec { inputs: vec![], outputs: vec![output.clone(), output] }
 }
@@ -68,6 +69,7 @@ fn largest_values_stand_for_the_outputs_that_were_asked_so() {
             dims: vec![Dim::Dynamic(None), Dim::Fixed(2)],
             batch_axis: Some(0),
             reshape: None,
+            ragged: None,
         })
         .to_vec();
     let labels = ["no", "yes"].map(str::to_owned);

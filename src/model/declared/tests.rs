@@ -14,6 +14,7 @@ fn tensor(name: &str, dims: &[i64]) -> TensorSpec {
         dims: dims.iter().map(dim).collect(),
         batch_axis: None,
         reshape: None,
+        ragged: None,
     }
 }
 

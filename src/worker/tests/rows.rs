@@ -36,7 +36,7 @@ async fn each_of_many_riders_gets_exactly_its_own_rows() {
             let sent = requests(caller);
             let mut tickets = Vec::new();
             for (values, width) in &sent {
-                tickets.push(submit(&batcher, values, *width));
+                tickets.push(submit(&batcher, &spec(), values, *width));
                 // Lets the other callers' requests in between.
                 tokio::task::yield_now().await;
             }

@@ -32,12 +32,16 @@ const MOST_RUNS: usize = 256;
 pub(super) struct Script {
     /// Rows of each run, in the order in which they began.
     runs: Mutex<Vec<usize>>,
+    /// Width of the input of each run.
+    widths: Mutex<Vec<usize>>,
     /// Runs that were asked to stop.
     stops: AtomicUsize,
     /// Executors built so far by [`Script::make`].
     pub(super) built: AtomicUsize,
     /// Runs of more than one row lose their last output row.
     pub(super) loses_rows: AtomicBool,
+    /// Runs of more than one row give one value more in each.
+    pub(super) adds_width: AtomicBool,
     /// How the next builds end, before they succeed.
     pub(super) builds: Mutex<VecDeque<Build>>,
     /// Runs wait here, if a test holds them.
@@ -88,6 +92,10 @@ impl Script {
 
     pub(super) fn runs(&self) -> Vec<usize> {
         lock(&self.runs).clone()
+    }
+
+    pub(super) fn widths(&self) -> Vec<usize> {
+        lock(&self.widths).clone()
     }
 
     pub(super) fn stops(&self) -> usize {
@@ -147,6 +155,7 @@ impl Executor for Scripted {
         let input = &inputs[0];
         let rows = input.shape().dim(0).unwrap();
         lock(&script.runs).push(rows);
+        lock(&script.widths).push(input.shape().dim(1).unwrap());
         assert!(!self.broken, "an executor that panicked is used again");
         let values = values(input);
         if let Some(gate) = &script.gate {
@@ -170,6 +179,11 @@ impl Executor for Scripted {
         }
         if values.contains(&RUNTIME_FAULT) {
             return Err(ExecuteError::Runtime("as told".to_owned()));
+        }
+        if rows > 1 && script.adds_width.load(Ordering::SeqCst) {
+            let shape = input.shape().with_dim(1, input.shape().dim(1).unwrap() + 1).unwrap();
+            let outputs = vec![tensor(&vec![0; shape.elements()], shape)];
+            return Ok(Run { outputs, joined_at: Instant::now() });
         }
         let lost = usize::from(rows > 1 && script.loses_rows.load(Ordering::SeqCst));
         let shape = input.shape().with_dim(0, rows - lost).unwrap();

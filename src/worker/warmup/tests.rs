@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::job::Stop;
+use crate::tensor::rows::Joined;
 use crate::worker::Run;
 
 fn tensor_spec(name: &str, dtype: DataType, dims: &[i64], batch_axis: Option<usize>) -> TensorSpec {
@@ -14,6 +15,7 @@ fn tensor_spec(name: &str, dtype: DataType, dims: &[i64], batch_axis: Option<usi
         dims: dims.iter().map(dim).collect(),
         batch_axis,
         reshape: None,
+        ragged: None,
     }
 }
 
@@ -25,10 +27,12 @@ fn spec() -> ModelSpec {
 
 /// No shapes in the model's settings.
 static NONE_GIVEN: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+/// Nor values.
+static NO_VALUES: BTreeMap<String, String> = BTreeMap::new();
 
 /// Shapes that are made up, 8 wide.
 fn examples() -> Examples<'static> {
-    Examples { given: &NONE_GIVEN, inner: 8 }
+    Examples::settled(&NONE_GIVEN, &NO_VALUES)
 }
 
 /// An input as the scripts see it: its rows, as numbers.
@@ -192,7 +196,7 @@ fn nothing_larger_than_memory_is_made_up() {
     spec.inputs[0].dims = vec![Dim::Dynamic(None); 7];
     // Eight to the sixth, and no more.
     let mut executor = Shapes(Vec::new());
-    let error = run_once(&mut executor, &spec, &NONE_GIVEN).unwrap_err();
+    let error = run_once(&mut executor, &spec, examples()).unwrap_err();
     assert_eq!(error.to_string(), "inputs of that size are not made up");
     assert_eq!(executor.0, [[1, 8, 8, 8, 8, 8, 8]]);
     for dtype in DataType::ALL {
@@ -260,7 +264,7 @@ fn rows_that_cannot_differ_do_not_end_the_search_for_ever() {
 #[test]
 fn the_first_inner_size_that_runs_is_kept() {
     let first = |executor: &mut dyn Executor, spec: &ModelSpec| {
-        run_once(executor, spec, &NONE_GIVEN).map(|examples| examples.inner)
+        run_once(executor, spec, examples()).map(|examples| examples.inner)
     };
     let picky = |rows: Rows| if rows[0].len() == 224 { Ok(rows) } else { Err("no".to_owned()) };
     let mut executor = scripted(picky);
@@ -280,7 +284,8 @@ fn the_first_inner_size_that_runs_is_kept() {
 fn shapes_of_the_settings_come_before_made_up_ones() {
     let given = BTreeMap::from([("x".to_owned(), vec![-1, 5]), ("z".to_owned(), vec![3])]);
     let mut executor = scripted(Ok);
-    let examples = run_once(&mut executor, &spec(), &given).unwrap();
+    let given = Examples::settled(&given, &NO_VALUES);
+    let examples = run_once(&mut executor, &spec(), given).unwrap();
     assert_eq!(check_independence(&mut executor, &spec(), examples), Independence::Shown);
     assert_eq!(executor.seen, [[1, 5], [1, 5], [1, 5], [2, 5]]);
 }
