@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 mod curve;
+pub mod file;
 
 pub use curve::Curve;
 
