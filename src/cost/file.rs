@@ -135,6 +135,9 @@ impl CostFile {
             return Err(mistake(text, &schema.span(), &format!("{found} is not {SCHEMA}")));
         }
         let Body { measured_on, points, .. } = read::<Body>(text)?;
+        if points.is_empty() {
+            return Err(mistake(text, &(text.len()..text.len()), "there are no points"));
+        }
         let mut known = std::collections::BTreeSet::new();
         for point in &points {
             let MeasuredPoint { length, rows, .. } = *point.get_ref();

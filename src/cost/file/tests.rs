@@ -44,7 +44,7 @@ fn line(start: &str) -> usize {
 fn what_was_written_is_read() {
     assert_eq!(CostFile::parse(&text()), Ok(file()));
     let gpus = "NVIDIA T4".to_owned();
-    let on_gpu = CostFile { measured_on: MeasuredOn { gpus, ..measured_on() }, points: vec![] };
+    let on_gpu = CostFile { measured_on: MeasuredOn { gpus, ..measured_on() }, points: file().points };
     let text = on_gpu.to_text().unwrap();
     assert!(text.contains("gpus = \"NVIDIA T4\""), "{text}");
     assert_eq!(CostFile::parse(&text), Ok(on_gpu));
@@ -101,6 +101,9 @@ fn mistakes_are_told_with_line_and_key() {
 fn another_schema_is_told_before_its_keys() {
     let said = refusal("schema = 1", "schema = 2\nfuture = true");
     assert_eq!(said, format!("line {}, `schema`: 2 is not 1", line("schema")));
+    let none = CostFile { points: Vec::new(), ..file() }.to_text().unwrap();
+    let said = CostFile::parse(&none).unwrap_err().to_string();
+    assert!(said.ends_with("there are no points"), "{said}");
     let said = refusal("schema = 1\n", "");
     assert!(said.contains("missing field `schema`"), "{said}");
     for odd in ["", "\u{0}", "[", "schema = 1", "[[points]]", "schema = 1\n[measured_on]\n=\n"] {
