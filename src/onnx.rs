@@ -9,8 +9,8 @@
 //! Source: ONNX Runtime C API documentation; `ort` on why running takes `&mut self`.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use ort::environment::Environment;

@@ -25,6 +25,7 @@ pub mod costs;
 mod labels;
 pub mod layout;
 mod marks;
+pub mod profile;
 pub mod served;
 pub mod settings;
 pub mod version_policy;

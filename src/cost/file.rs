@@ -6,7 +6,7 @@
 //! values and back; opens no file and looks at no machine.
 
 use std::num::NonZeroU32;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use serde::de::{DeserializeOwned, Error};
@@ -21,8 +21,8 @@ pub const SCHEMA: i64 = 1;
 pub const MAX_BYTES: usize = 1 << 19;
 /// Most points: a hundred lengths with forty sizes each.
 pub const MAX_POINTS: usize = 4096;
-/// Longest run that a point can tell of, in microseconds: an hour.
-const MAX_MICROS: f64 = 3.6e9;
+/// Times of runs that a point can tell of, in microseconds: from less than any takes to an hour.
+const MICROS: RangeInclusive<f64> = 0.1..=3.6e9;
 
 /// What runs of a model cost and what that was measured on.
 #[derive(Debug, Clone, PartialEq)]
@@ -193,7 +193,7 @@ impl MeasuredPoint {
     pub fn new(length: usize, rows: usize, time: Duration) -> Option<Self> {
         let number = |number: usize| NonZeroU32::new(u32::try_from(number).ok()?);
         let micros = (time.as_secs_f64() * 1e7).round() / 10.0;
-        let micros = Some(micros.max(0.1)).filter(|micros| *micros <= MAX_MICROS)?;
+        let micros = Some(micros.max(*MICROS.start())).filter(|micros| MICROS.contains(micros))?;
         Some(Self { length: number(length)?, rows: number(rows)?, micros })
     }
 
@@ -207,10 +207,11 @@ impl MeasuredPoint {
 
 fn micros<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
     let micros = f64::deserialize(value)?;
-    if micros > 0.0 && micros <= MAX_MICROS {
+    if MICROS.contains(&micros) {
         return Ok(micros);
     }
-    Err(D::Error::custom(format!("expected more than 0 and at most {MAX_MICROS}, found {micros}")))
+    let (least, most) = MICROS.into_inner();
+    Err(D::Error::custom(format!("expected {least} to {most}, found {micros}")))
 }
 
 fn read<T: DeserializeOwned>(text: &str) -> Result<T, CostFileError> {

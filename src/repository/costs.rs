@@ -108,11 +108,7 @@ pub fn measured_on(
     Ok(MeasuredOn { model_sha256: digest::sha256(model)?, ..on })
 }
 
-fn without_sum(
-    model: &Path,
-    loaded: &LoadedModel,
-    config: &ModelConfig,
-) -> io::Result<MeasuredOn> {
+fn without_sum(model: &Path, loaded: &LoadedModel, config: &ModelConfig) -> io::Result<MeasuredOn> {
     let mut providers = config.providers.iter().copied();
     let provider = providers.find(|provider| provider.name() == loaded.provider);
     let mut settings = vec![format!("graph_optimization={}", config.graph_optimization.name())];

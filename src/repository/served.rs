@@ -262,7 +262,9 @@ fn warm_up(
     let spec = keep_padding(key, spec, executors, &tried, config);
     let mut costs = CostModel::new(most_rows, AROUND_A_RUN);
     if let Some(known) = known.filter(|known| costs::cover(key, known, most_rows)) {
-        known.iter().for_each(|point| point.tell(&mut costs));
+        for point in &known {
+            point.tell(&mut costs);
+        }
         return (spec, costs, CostOrigin::File);
     }
     if let (Ok(examples), Some(executor)) = (tried, executors.first_mut()) {

@@ -15,7 +15,8 @@ pub fn processor() -> String {
 /// Kinds of NVIDIA GPUs in the machine; empty if the driver shows none.
 pub fn gpus() -> String {
     let entries = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
-    let texts = entries.filter_map(|entry| fs::read_to_string(entry.path().join("information")).ok());
+    let texts =
+        entries.filter_map(|entry| fs::read_to_string(entry.path().join("information")).ok());
     let kinds: BTreeSet<String> = texts.filter_map(|text| value(&text, "Model")).collect();
     kinds.into_iter().collect::<Vec<_>>().join(", ")
 }

@@ -44,7 +44,8 @@ fn line(start: &str) -> usize {
 fn what_was_written_is_read() {
     assert_eq!(CostFile::parse(&text()), Ok(file()));
     let gpus = "NVIDIA T4".to_owned();
-    let on_gpu = CostFile { measured_on: MeasuredOn { gpus, ..measured_on() }, points: file().points };
+    let on_gpu =
+        CostFile { measured_on: MeasuredOn { gpus, ..measured_on() }, points: file().points };
     let text = on_gpu.to_text().unwrap();
     assert!(text.contains("gpus = \"NVIDIA T4\""), "{text}");
     assert_eq!(CostFile::parse(&text), Ok(on_gpu));
@@ -82,9 +83,9 @@ fn mistakes_are_told_with_line_and_key() {
     let said = refusal("rows = 1\n", "rows = 1\ncolumns = 3\n");
     assert!(said.starts_with(&format!("line {}, `points.columns`: unknown", rows + 1)), "{said}");
     let micros = line("micros = 1500");
-    for wrong in ["0.0", "-1", "nan", "inf", "1e12"] {
+    for wrong in ["0.0", "1e-300", "-1", "nan", "inf", "1e12"] {
         let said = refusal("micros = 1500.0", &format!("micros = {wrong}"));
-        let expected = format!("line {micros}, `points.micros`: expected more than 0");
+        let expected = format!("line {micros}, `points.micros`: expected 0.1 to 3600000000");
         assert!(said.starts_with(&expected), "{wrong}: {said}");
     }
     let said = refusal("provider = ", "provider 7 ");
