@@ -165,6 +165,13 @@ impl CostModel {
         self.usual().map_or(1, |(class, _)| representative(class))
     }
 
+    /// Takes known runs of `length` as the usual ones until others are seen more often.
+    pub fn presume(&mut self, length: usize) {
+        if let Some(known) = self.classes.get_mut(&class(length)) {
+            known.runs += 1;
+        }
+    }
+
     fn usual(&self) -> Option<(u32, &Class)> {
         let usual = self.classes.iter().max_by_key(|(_, known)| known.runs)?;
         Some((*usual.0, usual.1))

@@ -265,6 +265,9 @@ fn warm_up(
         for point in &known {
             point.tell(&mut costs);
         }
+        if let Ok(examples) = tried {
+            costs.presume(warmup::length(&spec, examples));
+        }
         return (spec, costs, CostOrigin::File);
     }
     if let (Ok(examples), Some(executor)) = (tried, executors.first_mut()) {
