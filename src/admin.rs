@@ -6,6 +6,19 @@
 //! | `/livez` | 200 while the process runs; never depends on a model |
 //! | `/readyz` | 200 when requests can be served, else 503; lists what is not ready and why |
 //! | `/version` | version of the server |
+//! | `/costs` | what runs of each model cost, as learned so far |
+//!
+//! `/costs` is a list `models` of every version that serves. It changes with every run.
+//!
+//! | key | meaning |
+//! | --- | --- |
+//! | `name`, `version`, `batching`, `instances` | which model, and how it is set up |
+//! | `begun_with` | `file` (costs beside the model), `first_runs` or `nothing` |
+//! | `rows_per_run` | rows of a run now, if enough of them wait |
+//! | `points` | time of a run: `length` of its rows, `rows`, `micros`, and `runs`, how many it was learned from; a careful measurement counts as twelve |
+//! | `row_costs` | by `length`: `micros` for one row in a run of `rows`, where it costs the least |
+//!
+//! Lengths are told in classes, four to the octave; a class has the name of its smallest.
 //!
 //! Beside these it has the protocol's descriptions and, where switched on, repository control over
 //! gRPC, which whoever puts the server together hands in.
@@ -24,6 +37,8 @@ use tokio::net::TcpListener;
 
 use crate::repository::Repository;
 
+mod costs;
+
 /// Content type of the metrics. Source: OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -37,10 +52,12 @@ pub async fn serve<E>(
 ) where
     E: Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
 {
+    let learned = Arc::clone(&repository);
     let router = Router::new()
         .route("/metrics", get(move || async move { metrics(encode()) }))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readiness(&repository) }))
+        .route("/costs", get(move || async move { Json(costs::describe(&learned)) }))
         .route("/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }))
         .merge(control);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {

@@ -26,6 +26,7 @@ mod bench;
 mod check;
 mod doctor;
 mod infer;
+mod profile;
 mod serve;
 mod setup;
 mod simulate;
@@ -87,6 +88,7 @@ pub fn command() -> Command {
         .subcommand(infer::command())
         .subcommand(setup::command())
         .subcommand(bench::command())
+        .subcommand(profile::command())
         .subcommand(simulate::command())
 }
 
@@ -137,6 +139,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("bench", matches)) => bench::run(matches),
         Some(("simulate", matches)) => simulate::run(matches),
         Some(("infer", matches)) => infer::run(matches),
+        Some(("profile", matches)) => profile::run(matches, console),
         Some(("setup", matches)) => setup::run(matches),
         _ => Outcome::new(WRONG_SETTINGS, "no such command"),
     }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 mod curve;
+pub mod file;
 
 pub use curve::Curve;
 
@@ -162,6 +163,13 @@ impl CostModel {
     /// The length that was seen most; 1 if none was.
     pub fn usual_length(&self) -> usize {
         self.usual().map_or(1, |(class, _)| representative(class))
+    }
+
+    /// Takes known runs of `length` as the usual ones until others are seen more often.
+    pub fn presume(&mut self, length: usize) {
+        if let Some(known) = self.classes.get_mut(&class(length)) {
+            known.runs += 1;
+        }
     }
 
     fn usual(&self) -> Option<(u32, &Class)> {

@@ -51,7 +51,10 @@
 //! # Scheduling
 //!
 //! Everything is decided from estimates that a [`cost::CostModel`] makes: what a run takes, by rows and
-//! length, learned from first runs and every run since.
+//! length, learned from first runs and every run since. `onnxd profile` ([`repository::profile`]) finds
+//! it out offline, over a whole grid, and can keep it beside the model ([`repository::costs`]): a server
+//! that finds the model, the machine and the settings as they were takes that instead of measuring at
+//! start. The operator's port tells what is known now (`/costs`, [`admin`]).
 //!
 //! - *Admission* ([`batcher::admission`]): a request that cannot be answered in time by the estimate is
 //!   refused when it comes. So the queue is bounded by time, what waits is worth running, and in

@@ -10,6 +10,7 @@
 
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use ort::environment::Environment;
@@ -38,13 +39,22 @@ use providers::Placement;
 pub struct OnnxLoader {
     environment: Environment,
     processors: Processors,
+    runtime: String,
     always_bind: bool,
 }
 
 impl OnnxLoader {
     /// A loader on a loaded library.
     pub fn new(environment: Environment, processors: Processors) -> Self {
-        Self { environment, processors, always_bind: false }
+        let runtime = environment::version(Path::new(""));
+        Self { environment, processors, runtime, always_bind: false }
+    }
+
+    /// Says which version the library is ([`environment::version`]): measured costs hold for that one.
+    #[must_use]
+    pub fn with_runtime(mut self, version: String) -> Self {
+        self.runtime = version;
+        self
     }
 
     /// Lets tensors reach the processor through an I/O binding, too, as they reach a GPU: slower,
@@ -87,7 +97,8 @@ impl ModelLoader for OnnxLoader {
             }),
         };
         let first = opener.open(&placements[0])?;
-        let provider = first.provider;
+        let provider = first.provider.name().to_owned();
+        let (runtime, threads) = (self.runtime.clone(), opener.intra_op_threads.get());
         let spec = signature::read(&first.session)
             .map_err(|reason| LoadError::new(format!("unsupported signature: {reason}")))?;
         let mut executors: Vec<Box<dyn Executor>> = Vec::with_capacity(placements.len());
@@ -105,7 +116,7 @@ impl ModelLoader for OnnxLoader {
             let executor = opener.executor(opened, &made_spec, placement);
             Ok(Box::new(executor.map_err(|error| error.to_string())?))
         });
-        Ok(LoadedModel { spec, provider: provider.name().to_owned(), executors, make })
+        Ok(LoadedModel { spec, provider, runtime, threads, executors, make })
     }
 }
 

@@ -21,9 +21,11 @@ use crate::telemetry::metrics::Metrics;
 use crate::worker::{LoadError, ModelLoader, ModelSource};
 
 pub mod control;
+pub mod costs;
 mod labels;
 pub mod layout;
 mod marks;
+pub mod profile;
 pub mod served;
 pub mod settings;
 pub mod version_policy;
@@ -276,9 +278,10 @@ impl Repository {
         let folder = source.path.ancestors().nth(2).unwrap_or(&source.path);
         let labels = labels::read(&config.label_files, folder)?;
         let loaded = self.parts.loader.load(source, &config)?;
+        let known = costs::fitting(&source.key, &source.path, &loaded, &config);
         let Parts { budget, metrics, courier, .. } = &self.parts;
         let around = Surroundings { budget, metrics, courier };
-        ServedModel::start(source.key.clone(), (loaded, labels), config, &around)
+        ServedModel::start(source.key.clone(), (loaded, labels, known), config, &around)
     }
 
     /// Every model was tried.

@@ -75,6 +75,10 @@ pub struct LoadedModel {
     pub spec: ModelSpec,
     /// What it runs on, for people.
     pub provider: String,
+    /// Name and version of what runs it.
+    pub runtime: String,
+    /// Threads inside a run.
+    pub threads: usize,
     /// One executor per instance.
     pub executors: Vec<Box<dyn Executor>>,
     /// Builds an executor anew.

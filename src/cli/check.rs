@@ -3,8 +3,8 @@
 use clap::ArgMatches;
 
 use super::{Layers, Outcome, WRONG_SETTINGS};
-use crate::repository::layout;
 use crate::repository::settings::{read_config, select};
+use crate::repository::{costs, layout};
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let config = match Layers::read(matches).and_then(|layers| layers.resolve()) {
@@ -36,6 +36,11 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         for (source, _) in select(model, &config) {
             if source.path.is_file() {
                 report.push(format!("model    {} ({:?})", source.key, config.batching));
+                let costs = costs::path_of(&source.path);
+                if let Err(problem) = costs::read(&costs) {
+                    let (key, file) = (&source.key, costs.display());
+                    report.push(format!("warning  {key}: {file} is not used: {problem}"));
+                }
             } else {
                 faults += 1;
                 let path = source.path.display();

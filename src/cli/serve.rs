@@ -68,8 +68,9 @@ async fn serve(
         Err(error) => return cannot(&error),
     };
     warn_of_open_ports(&config);
-    let runtime = format!("{} ({})", environment::version(&found.path), found.path.display());
-    let loader = Arc::new(OnnxLoader::new(loaded, processors));
+    let version = environment::version(&found.path);
+    let runtime = format!("{version} ({})", found.path.display());
+    let loader = Arc::new(OnnxLoader::new(loaded, processors).with_runtime(version));
     let app = App::build(config, models, loader, listeners, &runtime);
 
     let (first, stopped) = tokio::sync::oneshot::channel();

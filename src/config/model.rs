@@ -84,6 +84,20 @@ pub enum Batching {
     Off,
 }
 
+impl Batching {
+    const NAMES: [(&'static str, Self); 3] =
+        [("auto", Self::Auto), ("fixed", Self::Fixed), ("off", Self::Off)];
+
+    /// Name in settings and on the operator's port.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Fixed => "fixed",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// Who shares answers that are kept, and runs that answer several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheScope {
@@ -113,6 +127,16 @@ impl GraphOptimization {
         ("basic", Self::Basic),
         ("off", Self::Off),
     ];
+
+    /// Name in settings.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Extended => "extended",
+            Self::Basic => "basic",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Name of the model's file where no settings say another.
@@ -184,11 +208,7 @@ impl ModelConfig {
     /// Sets one of the settings of [`super::settings::MODEL`].
     pub(super) fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
         match key {
-            "batching" => {
-                let choices =
-                    [("auto", Batching::Auto), ("fixed", Batching::Fixed), ("off", Batching::Off)];
-                self.batching = values::choice(text, &choices)?;
-            }
+            "batching" => self.batching = values::choice(text, &Batching::NAMES)?,
             "max_batch_size" => self.max_batch_size = values::number(text, 1)?,
             "max_request_rows" => self.max_request_rows = values::number(text, 1)?,
             "max_queue_delay_us" => self.max_queue_delay = values::micros(text)?,

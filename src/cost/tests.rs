@@ -173,3 +173,17 @@ fn considered_sizes_rise_and_end_at_the_largest() {
     assert!(all.len() < 100);
     assert_eq!(sizes(1).collect::<Vec<_>>(), [1]);
 }
+
+#[test]
+fn a_length_is_usual_when_it_is_presumed_or_seen() {
+    let mut model = measured(8, &[(1, us(100)), (2, us(200))]);
+    model.set(1, 64, us(500));
+    assert_eq!(model.usual_length(), 64, "nothing was seen");
+    model.presume(8);
+    assert_eq!(model.usual_length(), 8);
+    model.presume(16);
+    assert_eq!(model.usual_length(), 8, "nothing is known of it");
+    model.observe(1, 64, us(500));
+    model.observe(1, 64, us(500));
+    assert_eq!(model.usual_length(), 64);
+}

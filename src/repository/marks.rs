@@ -4,6 +4,10 @@
 //! beside it (weights kept apart) and the model's settings. The resolved path shows a swapped
 //! symbolic link even where the new file has the old one's length and time, as Kubernetes makes
 //! them. Contents are not read: a model may have gigabytes.
+//!
+//! Measured costs beside a model ([`super::costs`]) are passed over. They change no answer, and a
+//! model that runs has learned what its runs cost itself: loading it anew for them would hold its
+//! weights twice for a while and forget that. They are read when the model is loaded next.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::costs::is_costs;
 use super::layout::FoundModel;
 use crate::model::{ModelName, ModelVersion};
 
@@ -53,6 +58,7 @@ pub(super) fn of(model: &FoundModel) -> ModelMark {
         let beside = path.parent().filter(|_| !model.is_single_file);
         let entries = beside.and_then(|folder| fs::read_dir(folder).ok());
         let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+        let paths = paths.filter(|path| !is_costs(path));
         let mut files: Vec<FileMark> =
             paths.take(MAX_FILES).filter_map(|path| FileMark::of(&path)).collect();
         files.extend(FileMark::of(path));
@@ -149,6 +155,19 @@ mod tests {
             let after = look(root.path());
             assert_eq!(compare(&before, &after, &after).changed, names(&["a"]), "{file}");
         }
+    }
+
+    #[test]
+    fn costs_beside_a_model_are_no_change() {
+        let root = tempfile::tempdir().unwrap();
+        write(&root.path().join("a/1/model.onnx"), "one");
+        let before = look(root.path());
+        for file in ["costs.toml", "costs.toml.partial", "net.costs.toml"] {
+            write(&root.path().join("a/1").join(file), "x");
+            assert_eq!(look(root.path()), before, "{file}");
+        }
+        write(&root.path().join("a/1/mycosts.toml"), "x");
+        assert_ne!(look(root.path()), before, "another's file may be a part of the model");
     }
 
     #[test]

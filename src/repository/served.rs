@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::costs::{self, CostOrigin};
 use super::labels::Labels;
 use super::layout::{CONFIG_PBTXT, MODEL_TOML};
 use crate::batcher::policy::BatchPolicy;
@@ -16,6 +17,7 @@ use crate::batcher::{Batcher, QueueLimits};
 use crate::cache::ResponseCache;
 use crate::config::ModelConfig;
 use crate::config::model::Batching;
+use crate::cost::file::MeasuredPoint;
 use crate::cost::{AROUND_A_RUN, CostModel};
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
@@ -43,6 +45,8 @@ pub struct ServedModel {
     pub batcher: Batcher,
     /// Its kept answers, if it is to keep any or to share runs.
     pub caching: Option<Arc<Caching>>,
+    /// Where it knew from, at first, what its runs cost.
+    pub costs_from: CostOrigin,
     /// Its counts, as clients ask for them.
     pub statistics: Arc<ModelStatistics>,
     /// Its counts, as scrapers ask for them.
@@ -90,13 +94,14 @@ const ANSWERING: Duration = Duration::from_micros(200);
 const DEADLINE_MARGIN: Duration = Duration::from_millis(1);
 
 impl ServedModel {
-    /// Warms the model up and starts its workers. Blocks; called on the repository's thread.
+    /// Warms the model up and starts its workers; what its runs cost is measured unless it is known.
+    /// Blocks; called on the repository's thread.
     ///
     /// # Errors
     /// [`LoadError`] if settings and signature contradict each other or threads cannot be started.
     pub(super) fn start(
         key: ModelKey,
-        (mut loaded, labels): (LoadedModel, Labels),
+        (mut loaded, labels, known): (LoadedModel, Labels, Option<Vec<MeasuredPoint>>),
         config: ModelConfig,
         around: &Surroundings<'_>,
     ) -> Result<Self, LoadError> {
@@ -111,7 +116,7 @@ impl ServedModel {
         if let Some(reason) = &reason {
             tracing::info!(model = %key, reason, "requests run one at a time");
         }
-        let (spec, costs) = warm_up(&key, spec, &mut loaded.executors, &config);
+        let (spec, costs, costs_from) = warm_up(&key, spec, &mut loaded.executors, &config, known);
         let max_rows = costs.most_rows();
         let policy = batch_policy(&config, max_rows);
         let instances = loaded.executors.len();
@@ -141,6 +146,7 @@ impl ServedModel {
             provider = loaded.provider,
             instances,
             max_rows_per_run = batcher.rows_per_run(),
+            costs = costs_from.name(),
             warmup_ms = begun_at.elapsed().as_millis(),
             "serving"
         );
@@ -152,6 +158,7 @@ impl ServedModel {
             provider: loaded.provider,
             labels,
             batcher,
+            costs_from,
             statistics,
             metrics: model_metrics,
             ended: pool.ended(),
@@ -217,7 +224,7 @@ fn batch_policy(config: &ModelConfig, max_rows: usize) -> BatchPolicy {
 }
 
 /// The signature with what the settings say of it, and why requests share no run if they do not.
-fn signature(
+pub(super) fn signature(
     key: &ModelKey,
     spec: ModelSpec,
     config: &ModelConfig,
@@ -239,13 +246,14 @@ fn signature(
 }
 
 /// First runs. Returns the signature, without rows unless requests may share a run, and what runs
-/// cost, whose most rows are those that a run may have.
+/// cost, whose most rows are those that a run may have. That is measured only where it is not known.
 fn warm_up(
     key: &ModelKey,
     spec: ModelSpec,
     executors: &mut [Box<dyn Executor>],
     config: &ModelConfig,
-) -> (ModelSpec, CostModel) {
+    known: Option<Vec<MeasuredPoint>>,
+) -> (ModelSpec, CostModel, CostOrigin) {
     let tried = run_each(&spec, executors, config);
     if let Err(reason) = &tried {
         tracing::debug!(model = %key, reason, "not warmed up");
@@ -253,6 +261,15 @@ fn warm_up(
     let (spec, most_rows) = shared_runs(key, spec, executors, tried.clone(), config);
     let spec = keep_padding(key, spec, executors, &tried, config);
     let mut costs = CostModel::new(most_rows, AROUND_A_RUN);
+    if let Some(known) = known.filter(|known| costs::cover(key, known, most_rows)) {
+        for point in &known {
+            point.tell(&mut costs);
+        }
+        if let Ok(examples) = tried {
+            costs.presume(warmup::length(&spec, examples));
+        }
+        return (spec, costs, CostOrigin::File);
+    }
     if let (Ok(examples), Some(executor)) = (tried, executors.first_mut()) {
         let length = warmup::length(&spec, examples);
         let curve = warmup::measure(executor.as_mut(), &spec, examples, most_rows, config.warmup);
@@ -261,12 +278,13 @@ fn warm_up(
         }
         tracing::debug!(model = %key, ?curve, best = costs.usual_rows(), "measured");
     }
-    (spec, costs)
+    let origin = if costs.is_empty() { CostOrigin::Nothing } else { CostOrigin::FirstRuns };
+    (spec, costs, origin)
 }
 
 /// Decides whether requests may share a run. Returns the signature, without rows if not, and the
 /// most rows that a run may have.
-fn shared_runs(
+pub(super) fn shared_runs(
     key: &ModelKey,
     spec: ModelSpec,
     executors: &mut [Box<dyn Executor>],
@@ -360,7 +378,7 @@ fn keep_padding(
 }
 
 /// Runs every instance once. Returns the shapes that worked, or why none did.
-fn run_each<'a>(
+pub(super) fn run_each<'a>(
     spec: &ModelSpec,
     executors: &mut [Box<dyn Executor>],
     config: &'a ModelConfig,

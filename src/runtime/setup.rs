@@ -4,15 +4,15 @@
 //! Writes only below the target folder, under temporary names until everything is right.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use super::digest::sha256;
 use super::library;
 use super::pins::{self, Flavor, Pin};
 
@@ -115,7 +115,7 @@ pub fn setup(options: &SetupOptions) -> Result<SetupReport, SetupError> {
     let user_dir = || library::default_setup_dir().map(|dir| dir.join(options.flavor.name()));
     let dir = options.dir.clone().or_else(user_dir).ok_or(SetupError::NoDir)?;
     let library = dir.join(library_name(pin));
-    if library.is_file() && sha256(&library)? == pin.library_sha256 {
+    if library.is_file() && sha256(&library).map_err(io_error(&library))? == pin.library_sha256 {
         write_manifest(&dir, pin)?;
         return Ok(SetupReport { library, already_there: true });
     }
@@ -138,27 +138,8 @@ fn library_name(pin: &Pin) -> String {
     format!("libonnxruntime.so.{}", pin.version)
 }
 
-fn sha256(path: &Path) -> Result<String, SetupError> {
-    let mut file = File::open(path).map_err(io_error(path))?;
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut chunk).map_err(io_error(path))? {
-            0 => break,
-            count => hash.update(&chunk[..count]),
-        }
-    }
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize() {
-        for digit in [byte >> 4, byte & 15] {
-            text.extend(char::from_digit(u32::from(digit), 16));
-        }
-    }
-    Ok(text)
-}
-
 fn check_hash(what: &str, path: &Path, expected: &str) -> Result<(), SetupError> {
-    let actual = sha256(path)?;
+    let actual = sha256(path).map_err(io_error(path))?;
     if actual == expected {
         return Ok(());
     }

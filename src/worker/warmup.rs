@@ -24,6 +24,8 @@ use crate::tensor::{DataType, Fill, Shape, Tensor};
 
 pub mod padding;
 
+pub mod grid;
+
 /// Whether rows that run together get the answers that they get alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Independence {

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use onnxd::config::{Config, ModelConfig, RequestLimits, read_file, triton};
+use onnxd::cost::file::CostFile;
+use onnxd::cost::{AROUND_A_RUN, CostModel};
 use onnxd::grpc::{codec, deadline, wire};
 use onnxd::model::{Dim, ModelSpec, TensorSpec};
 use onnxd::pb::model_infer_request::InferInputTensor;
@@ -219,6 +221,26 @@ pub(crate) fn grpc_timeout(data: &[u8]) {
     match deadline::from_metadata(now, &metadata, limits) {
         Ok(deadline) => assert!(deadline.remaining(now) <= limits.max_timeout),
         Err(_) => assert!(asked.is_err()),
+    }
+}
+
+/// A `costs.toml`.
+pub(crate) fn costs_toml(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match CostFile::parse(text) {
+        Ok(file) => {
+            let mut costs = CostModel::new(64, AROUND_A_RUN);
+            for point in &file.points {
+                point.tell(&mut costs);
+            }
+            for length in [1, 8, 576, usize::MAX] {
+                assert!((1..=64).contains(&costs.best_rows(length, 64)));
+            }
+            if let Ok(again) = file.to_text() {
+                assert_eq!(CostFile::parse(&again), Ok(file), "what is written can be read");
+            }
+        }
+        Err(error) => assert!(error.to_string().len() < 1000, "a mistake has few words"),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::scripted::{BROKEN, ScriptedLoader};
 const EXPLICIT: (&str, &str) = ("model_control", "explicit");
 const POLL: [(&str, &str); 2] = [("model_control", "poll"), ("poll_ms", "5")];
 
-async fn load(operator: &mut Client, model: &str) -> Result<(), Status> {
+pub(crate) async fn load(operator: &mut Client, model: &str) -> Result<(), Status> {
     let request = RepositoryModelLoadRequest {
         model_name: model.into(),
         ..RepositoryModelLoadRequest::default()

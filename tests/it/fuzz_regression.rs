@@ -84,6 +84,11 @@ fn model_settings() {
 }
 
 #[test]
+fn costs_beside_a_model() {
+    replay("costs_toml", targets::costs_toml);
+}
+
+#[test]
 fn tritons_model_settings() {
     replay("config_pbtxt", targets::config_pbtxt);
 }

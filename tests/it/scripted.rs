@@ -156,7 +156,8 @@ impl ModelLoader for ScriptedLoader {
         };
         let executors = (0..config.instances).map(|_| executor()).collect();
         let make = Arc::new(move |_| Ok(executor()));
-        Ok(LoadedModel { spec: spec(), provider: "script".into(), executors, make })
+        let (provider, runtime) = ("script".to_owned(), "script 1".to_owned());
+        Ok(LoadedModel { spec: spec(), provider, runtime, threads: 1, executors, make })
     }
 }
 

@@ -1,6 +1,7 @@
 //! A server on real models, inside the test.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -96,7 +97,9 @@ pub(crate) fn repository(models: &[(&Path, &str)]) -> tempfile::TempDir {
 pub(crate) struct RealServer {
     pub(crate) repository: Arc<Repository>,
     pub(crate) client: Client,
-    address: std::net::SocketAddr,
+    /// The operator's port.
+    pub(crate) admin: SocketAddr,
+    address: SocketAddr,
     shutdown: oneshot::Sender<()>,
     running: JoinHandle<Result<DrainReport, StartError>>,
 }
@@ -121,6 +124,7 @@ impl RealServer {
         let listeners = Listeners::bind(&config).await.unwrap();
         let app = App::build(config, models.to_owned(), Arc::new(loader()), listeners, "test");
         let (repository, address) = (Arc::clone(app.repository()), app.grpc_addr().unwrap());
+        let admin = app.admin_addr().unwrap();
         let (shutdown, stopped) = oneshot::channel();
         let running = tokio::spawn(app.run(async { drop(stopped.await) }, |_| {}));
         let mut changes = repository.subscribe();
@@ -128,7 +132,7 @@ impl RealServer {
             changes.changed().await.unwrap();
         }
         let client = connect(address).await;
-        Self { repository, client, address, shutdown, running }
+        Self { repository, client, admin, address, shutdown, running }
     }
 
     /// A client on a connection of its own.
@@ -209,7 +213,7 @@ impl RealServer {
     }
 }
 
-async fn connect(address: std::net::SocketAddr) -> Client {
+async fn connect(address: SocketAddr) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let client = Client::new(endpoint.connect().await.unwrap());
     client.max_decoding_message_size(usize::MAX)

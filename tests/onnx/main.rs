@@ -15,6 +15,7 @@ mod independence;
 mod leaving;
 mod own_rows;
 mod pbtxt;
+mod profile;
 mod providers;
 mod spec;
 mod strings;
