@@ -2,7 +2,7 @@
 //! usual request looks like, names of values.
 
 use super::ModelConfig;
-use crate::config::ConfigErrors;
+use crate::config::{ConfigErrors, scalar};
 use crate::model::axes::AxisOverride;
 use crate::model::ragged::PadRule;
 
@@ -46,7 +46,7 @@ impl ModelConfig {
                 return self.set_example(name, dims);
             }
             ("inputs", "example_value", value) if is_element(value) => {
-                let text = super::scalar(value).unwrap_or_default();
+                let text = scalar(value).unwrap_or_default();
                 self.example_values.insert(name.to_owned(), text);
             }
             ("inputs", "pad", toml::Value::Table(rule)) => return self.set_pad(name, rule),
@@ -89,7 +89,7 @@ impl ModelConfig {
                 "expected { axis = N, value = VALUE }; without a value it is 0, false or \"\"",
             );
         };
-        let value = value.and_then(|value| super::scalar(value).ok());
+        let value = value.and_then(|value| scalar(value).ok());
         self.ragged.pads.insert(name.to_owned(), PadRule { axis, value });
         None
     }

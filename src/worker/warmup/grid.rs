@@ -23,6 +23,8 @@ pub struct Length {
     /// What costs are known by ([`crate::cost`]).
     pub length: usize,
     shapes: BTreeMap<String, Vec<i64>>,
+    /// What made-up values are where settings say it, by input.
+    values: BTreeMap<String, String>,
 }
 
 /// Runs of one size.
@@ -95,7 +97,8 @@ impl Length {
         let inputs = spec.inputs.iter().zip(&tensors);
         let shapes =
             inputs.map(|(input, tensor)| (input.name.to_string(), tensor.shape().dims().to_vec()));
-        Self { length: length_of(&tensors, spec), shapes: shapes.collect() }
+        let values = examples.values.clone();
+        Self { length: length_of(&tensors, spec), shapes: shapes.collect(), values }
     }
 
     /// The example's own and those around it, rising.
@@ -140,7 +143,7 @@ impl Length {
                 }
             }
         }
-        let given = Self { length: asked, shapes };
+        let given = Self { length: asked, shapes, values: self.values.clone() };
         let tensors = example(spec, given.examples(), 0);
         // What is too large to be made up fails when it runs, under the length that was asked for.
         let is_whole = tensors.len() == spec.inputs.len();
@@ -149,7 +152,7 @@ impl Length {
 
     fn examples(&self) -> Examples<'_> {
         // Every size is given.
-        Examples { given: &self.shapes, inner: 1 }
+        Examples { inner: 1, ..Examples::settled(&self.shapes, &self.values) }
     }
 }
 
