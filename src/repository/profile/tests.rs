@@ -51,6 +51,7 @@ fn loaded(mixes: bool) -> LoadedModel {
         dims: vec![Dim::Dynamic(Some("batch".into())), Dim::Dynamic(None)],
         batch_axis: None,
         reshape: None,
+        ragged: None,
     };
     LoadedModel {
         spec: ModelSpec { inputs: vec![tensor("x")], outputs: vec![tensor("y")] },
