@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::served::{run_each, shared_runs, signature};
+use super::served::{keep_padding, run_each, shared_runs, signature};
 use crate::config::ModelConfig;
 use crate::config::model::Batching;
 use crate::cost::file::MeasuredPoint;
@@ -55,6 +55,7 @@ pub fn profile(
     let examples = run_each(&spec, &mut loaded.executors, config).map_err(unmeasured)?;
     let had_rows = spec.has_rows();
     let (spec, most) = shared_runs(key, spec, &mut loaded.executors, Ok(examples), config);
+    let spec = keep_padding(key, spec, &mut loaded.executors, &Ok(examples), config);
     found.most_rows = most;
     if spec.has_rows() && config.batching == Batching::Off {
         // Requests share no run, but one of them may have as many rows.
@@ -74,12 +75,12 @@ pub fn profile(
 }
 
 /// The lengths to measure, rising. Notes where a length that is asked for cannot be had exactly.
-fn lengths(
+fn lengths<'a>(
     spec: &ModelSpec,
-    examples: Examples<'_>,
+    examples: Examples<'a>,
     asked: &[usize],
     notes: &mut Vec<String>,
-) -> Result<Vec<Length>, LoadError> {
+) -> Result<Vec<Length<'a>>, LoadError> {
     if asked.is_empty() {
         return Ok(Length::around(spec, examples));
     }

@@ -329,7 +329,7 @@ pub(super) fn shared_runs(
 
 /// The signature with its padding, if first runs show that padded rows get the answers that they
 /// get alone; without, if not, so that only requests of equal shape share a run.
-fn keep_padding(
+pub(super) fn keep_padding(
     key: &ModelKey,
     spec: ModelSpec,
     executors: &mut [Box<dyn Executor>],

@@ -22,9 +22,8 @@ use crate::model::{Dim, ModelSpec, TensorSpec};
 use crate::request::length_of;
 use crate::tensor::{DataType, Fill, Shape, Tensor};
 
-pub mod padding;
-
 pub mod grid;
+pub mod padding;
 
 /// Whether rows that run together get the answers that they get alone.
 #[derive(Debug, Clone, PartialEq, Eq)]

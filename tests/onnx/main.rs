@@ -17,6 +17,7 @@ mod own_rows;
 mod pbtxt;
 mod profile;
 mod providers;
+mod ragged;
 mod spec;
 mod strings;
 mod typed;

@@ -19,12 +19,13 @@ use crate::worker::Executor;
 
 /// Shapes of made-up requests of one length.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Length {
+pub struct Length<'a> {
     /// What costs are known by ([`crate::cost`]).
     pub length: usize,
+    /// By input.
     shapes: BTreeMap<String, Vec<i64>>,
-    /// What made-up values are where settings say it, by input.
-    values: BTreeMap<String, String>,
+    /// What the model's settings say, by input.
+    values: &'a BTreeMap<String, String>,
 }
 
 /// Runs of one size.
@@ -55,7 +56,7 @@ pub struct Grid<'a> {
     /// The signature.
     pub spec: &'a ModelSpec,
     /// Lengths.
-    pub lengths: &'a [Length],
+    pub lengths: &'a [Length<'a>],
     /// Rows of runs, rising.
     pub rows: &'a [usize],
     /// Time for everything.
@@ -90,19 +91,19 @@ pub fn sizes(most: usize) -> Vec<usize> {
 /// twice as much.
 const SHARES: [(usize, usize); 3] = [(1, 4), (1, 2), (2, 1)];
 
-impl Length {
+impl<'a> Length<'a> {
     /// That of the example.
-    pub fn of(spec: &ModelSpec, examples: Examples<'_>) -> Self {
+    pub fn of(spec: &ModelSpec, examples: Examples<'a>) -> Self {
         let tensors = example(spec, examples, 0);
         let inputs = spec.inputs.iter().zip(&tensors);
         let shapes =
             inputs.map(|(input, tensor)| (input.name.to_string(), tensor.shape().dims().to_vec()));
-        let values = examples.values.clone();
-        Self { length: length_of(&tensors, spec), shapes: shapes.collect(), values }
+        let (length, shapes) = (length_of(&tensors, spec), shapes.collect());
+        Self { length, shapes, values: examples.values }
     }
 
     /// The example's own and those around it, rising.
-    pub fn around(spec: &ModelSpec, examples: Examples<'_>) -> Vec<Self> {
+    pub fn around(spec: &ModelSpec, examples: Examples<'a>) -> Vec<Self> {
         let own = Self::of(spec, examples);
         let others = SHARES.iter().filter_map(|(part, of)| own.near(spec, own.length * part / of));
         let mut all: Vec<Self> = others.collect();
@@ -113,46 +114,75 @@ impl Length {
     }
 
     /// The nearest to `asked` that the inputs have; `None` if all their sizes are fixed.
-    ///
-    /// What changes is the last free dimension of the first input that has one, and with it those of
-    /// the same symbol, or, where dimensions have no names, of the same size.
     pub fn near(&self, spec: &ModelSpec, asked: usize) -> Option<Self> {
-        let input = spec.inputs.iter().find(|input| has_free_inner(input))?;
-        let (axis, dim) = free_inner(input).last()?;
-        let size = *self.shapes.get(&*input.name)?.get(axis)?;
-        let changes = |other: &Dim, its_size: i64| match (dim, other) {
+        let changing = self.changing(spec)?;
+        let length = |size| self.length_with(spec, &changing, size);
+        let size = nearest(asked.max(1), length);
+        let mut near = self.clone();
+        for (input, axis) in &changing {
+            let shape = near.shapes.get_mut(input);
+            if let Some(its) = shape.and_then(|shape| shape.get_mut(*axis)) {
+                *its = i64::try_from(size).unwrap_or(i64::MAX);
+            }
+        }
+        near.length = length(size);
+        Some(near)
+    }
+
+    /// The dimensions that change with the length, by input and axis. Where inputs are padded, those
+    /// along which they are; else the last open one of the input that makes the length. With them
+    /// those of the same symbol, or, where dimensions have no names, of the same size.
+    fn changing(&self, spec: &ModelSpec) -> Option<Vec<(String, usize)>> {
+        let padded = spec.inputs.iter().find_map(|input| Some((input, input.length_axis()?)));
+        let (input, axis) = padded.or_else(|| {
+            // The first of the largest.
+            let open = spec.inputs.iter().rev().filter(|input| has_free_inner(input));
+            let largest = open.max_by_key(|input| self.open_size(input, |_, its| its))?;
+            Some((largest, free_inner(largest).last()?.0))
+        })?;
+        let (dim, size) = (input.dims.get(axis)?, self.size(input, axis)?);
+        let changes = |other: &TensorSpec, its_axis: usize, its_dim: &Dim| match (dim, its_dim) {
+            _ if other.length_axis() == Some(its_axis) => true,
             (Dim::Dynamic(Some(name)), Dim::Dynamic(Some(its))) => name == its,
-            (Dim::Dynamic(None), Dim::Dynamic(None)) => its_size == size,
+            (Dim::Dynamic(None), Dim::Dynamic(None)) => {
+                padded.is_none() && self.size(other, its_axis) == Some(size)
+            }
             _ => false,
         };
-        let (mut shapes, mut changed) = (self.shapes.clone(), 0_i32);
-        for input in &spec.inputs {
-            let Some(shape) = shapes.get_mut(&*input.name) else { continue };
-            for (axis, dim) in free_inner(input) {
-                changed += i32::from(shape.get(axis).is_some_and(|its| changes(dim, *its)));
-            }
+        let of_input = |input| free_inner(input).map(move |(axis, dim)| (input, axis, dim));
+        let all = spec.inputs.iter().flat_map(of_input);
+        let changing = all.filter(|(input, axis, dim)| changes(input, *axis, dim));
+        Some(changing.map(|(input, axis, _)| (input.name.to_string(), axis)).collect())
+    }
+
+    /// The length if those dimensions have that size ([`crate::request::ValidRequest::length`]).
+    fn length_with(&self, spec: &ModelSpec, changing: &[(String, usize)], size: usize) -> usize {
+        if spec.inputs.iter().any(|input| input.length_axis().is_some()) {
+            return size;
         }
-        // A symbol counts once in the length, however often it stands there.
-        let power = if matches!(dim, Dim::Dynamic(Some(_))) { 1 } else { changed };
-        let wanted = scaled(size, asked, self.length, power);
-        for input in &spec.inputs {
-            let Some(shape) = shapes.get_mut(&*input.name) else { continue };
-            for (axis, dim) in free_inner(input) {
-                if let Some(its) = shape.get_mut(axis).filter(|its| changes(dim, **its)) {
-                    *its = wanted;
-                }
-            }
-        }
-        let given = Self { length: asked, shapes, values: self.values.clone() };
-        let tensors = example(spec, given.examples(), 0);
-        // What is too large to be made up fails when it runs, under the length that was asked for.
-        let is_whole = tensors.len() == spec.inputs.len();
-        Some(Self { length: if is_whole { length_of(&tensors, spec) } else { asked }, ..given })
+        let open = |input: &TensorSpec| {
+            let is_changing = |axis| changing.iter().any(|(n, a)| **n == *input.name && *a == axis);
+            self.open_size(input, |axis, its| if is_changing(axis) { size } else { its })
+        };
+        spec.inputs.iter().map(open).max().unwrap_or(1)
+    }
+
+    /// Product of the open dimensions of an input, each as `size` has it from what it is now.
+    fn open_size(&self, input: &TensorSpec, size: impl Fn(usize, usize) -> usize) -> usize {
+        let sizes = free_inner(input).map(|(axis, _)| {
+            let its = self.size(input, axis).and_then(|its| usize::try_from(its).ok());
+            size(axis, its.unwrap_or(1))
+        });
+        sizes.fold(1, usize::saturating_mul)
+    }
+
+    fn size(&self, input: &TensorSpec, axis: usize) -> Option<i64> {
+        self.shapes.get(&*input.name)?.get(axis).copied()
     }
 
     fn examples(&self) -> Examples<'_> {
         // Every size is given.
-        Examples { inner: 1, ..Examples::settled(&self.shapes, &self.values) }
+        Examples { given: &self.shapes, values: self.values, inner: 1, length: None }
     }
 }
 
@@ -162,13 +192,17 @@ fn free_inner(input: &TensorSpec) -> impl DoubleEndedIterator<Item = (usize, &Di
     dims.filter(|(axis, dim)| dim.is_dynamic() && input.batch_axis != Some(*axis))
 }
 
-/// The size whose `power`-th power makes `length` out of `known`, whose size is `size`.
-#[expect(clippy::cast_possible_truncation, reason = "sizes of dimensions are far smaller")]
-#[expect(clippy::cast_precision_loss, reason = "a size is rounded anyway")]
-fn scaled(size: i64, length: usize, known: usize, power: i32) -> i64 {
-    let factor = length as f64 / known.max(1) as f64;
-    let size = size as f64 * factor.powf(1.0 / f64::from(power.max(1)));
-    (size.round() as i64).max(1)
+/// The size, at least 1, whose length is the nearest to `asked`, and the largest of those. Lengths
+/// rise with sizes and are no smaller; they may stay where another input is larger.
+fn nearest(asked: usize, length: impl Fn(usize) -> usize) -> usize {
+    let least = asked.max(length(1));
+    let (mut fits, mut above) = (1, least.saturating_add(1));
+    while above - fits > 1 {
+        let middle = fits.midpoint(above);
+        if length(middle) <= least { fits = middle } else { above = middle }
+    }
+    let is_nearer = length(above).abs_diff(asked) < length(fits).abs_diff(asked);
+    if is_nearer { above } else { fits }
 }
 
 /// Runs of a size in a row, so that most of them find the processor's caches as runs of that size
@@ -257,7 +291,7 @@ const MADE_ROWS: u64 = 8;
 
 impl<'a> Rows<'a> {
     fn new(grid: &Grid<'a>) -> Self {
-        let rows = |length: &Length| {
+        let rows = |length: &Length<'_>| {
             (0..MADE_ROWS).map(|seed| example(grid.spec, length.examples(), seed)).collect()
         };
         let made = grid.lengths.iter().map(|length| (length.length, rows(length))).collect();

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::error::ExecuteError;
 use crate::job::Stop;
-use crate::tensor::DataType;
-use crate::tensor::rows::Joined;
+use crate::model::ragged::Ragged;
+use crate::tensor::rows::{Joined, Pad};
+use crate::tensor::{DataType, Fill};
 use crate::worker::Run;
 
 static NONE_GIVEN: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+static NO_VALUES: BTreeMap<String, String> = BTreeMap::new();
 
 fn dim(text: &str) -> Dim {
     match text.parse() {
@@ -23,14 +25,8 @@ fn dim(text: &str) -> Dim {
 /// An input whose rows lie on axis 0.
 fn input(name: &str, dims: &[&str]) -> TensorSpec {
     let dims = dims.iter().map(|text| dim(text)).collect();
-    TensorSpec {
-        name: name.into(),
-        dtype: DataType::Fp32,
-        dims,
-        batch_axis: Some(0),
-        reshape: None,
-        ragged: None,
-    }
+    let (name, batch_axis) = (name.into(), Some(0));
+    TensorSpec { name, dtype: DataType::Fp32, dims, batch_axis, reshape: None, ragged: None }
 }
 
 fn spec(inputs: Vec<TensorSpec>) -> ModelSpec {
@@ -38,10 +34,12 @@ fn spec(inputs: Vec<TensorSpec>) -> ModelSpec {
 }
 
 fn example_of(inner: i64) -> Examples<'static> {
-    Examples { inner, ..Examples::settled(&NONE_GIVEN, &NO_VALUES) }
+    examples(&NONE_GIVEN, inner)
 }
 
-static NO_VALUES: BTreeMap<String, String> = BTreeMap::new();
+fn examples(given: &BTreeMap<String, Vec<i64>>, inner: i64) -> Examples<'_> {
+    Examples { inner, ..Examples::settled(given, &NO_VALUES) }
+}
 
 struct NoStop;
 
@@ -91,13 +89,32 @@ fn sizes_rise_by_a_half_and_a_third_up_to_the_most() {
 #[test]
 fn a_length_follows_the_symbol_of_the_last_free_dimension() {
     let tokens = |name| input(name, &["batch", "sequence"]);
-    let spec = spec(vec![tokens("ids"), tokens("mask"), input("image", &["batch", "3", "8"])]);
+    let spec = spec(vec![tokens("ids"), tokens("mask"), input("k", &["batch", "side"])]);
     let own = Length::of(&spec, example_of(32));
-    assert_eq!(own.length, 32, "inputs of one symbol are one length");
-    let half = own.near(&spec, 16).unwrap();
-    assert_eq!(half.length, 16);
-    assert_eq!((&half.shapes["ids"], &half.shapes["mask"]), (&vec![1, 16], &vec![1, 16]));
-    assert_eq!(half.shapes["image"], [1, 3, 8]);
+    assert_eq!(own.length, 32, "the largest input's");
+    let double = own.near(&spec, 64).unwrap();
+    assert_eq!((&double.shapes["ids"], &double.shapes["mask"]), (&vec![1, 64], &vec![1, 64]));
+    assert_eq!((double.length, &double.shapes["k"]), (64, &vec![1, 32]));
+    assert_eq!(own.near(&spec, 16).unwrap(), own, "another input keeps it");
+    let squares =
+        self::spec(vec![tokens("ids"), input("bias", &["batch", "sequence", "sequence"])]);
+    let half = Length::of(&squares, example_of(32)).near(&squares, 512).unwrap();
+    assert_eq!((half.length, &half.shapes["ids"]), (23 * 23, &vec![1, 23]));
+}
+
+#[test]
+fn padded_inputs_have_the_length_that_is_asked_for() {
+    let mut padded = input("ids", &["batch", "-1"]);
+    let fill = Fill::parse(DataType::Fp32, "0").unwrap();
+    padded.ragged = Some(Ragged::Padded(Pad { axis: 1, fill }));
+    let spec = spec(vec![padded, input("other", &["batch", "-1"])]);
+    let own = Length::of(&spec, example_of(32));
+    assert_eq!(own.length, 32);
+    let other = own.near(&spec, 100).unwrap();
+    assert_eq!((other.length, &other.shapes["ids"]), (100, &vec![1, 100]));
+    assert_eq!(other.shapes["other"], [1, 32], "it is not padded");
+    let tensors = example(&spec, other.examples(), 0);
+    assert_eq!(length_of(&tensors, &spec), 100, "and so it is made up");
 }
 
 #[test]
@@ -106,15 +123,15 @@ fn nameless_dimensions_of_one_size_change_together() {
     let square = Length::of(&spec, example_of(32));
     assert_eq!(square.near(&spec, 32 * 32 * 4).unwrap().shapes["x"], [1, 3, 64, 64]);
     let given = BTreeMap::from([("x".to_owned(), vec![1, 3, 48, 192])]);
-    let line = Length::of(&spec, Examples::settled(&given, &NO_VALUES));
-    let around = Length::around(&spec, Examples::settled(&given, &NO_VALUES));
+    let line = Length::of(&spec, examples(&given, 8));
+    let around = Length::around(&spec, examples(&given, 8));
     let lengths: Vec<usize> = around.iter().map(|each| each.length).collect();
     assert_eq!(lengths, [48 * 48, 48 * 96, 48 * 192, 48 * 384]);
     assert_eq!(line.near(&spec, 48 * 384).unwrap().shapes["x"], [1, 3, 48, 384]);
     let odd = line.near(&spec, 100).unwrap();
     assert_eq!((&odd.shapes["x"], odd.length), (&vec![1, 3, 48, 2], 96), "the nearest there is");
-    // Nothing of that size is made up, so that it cannot run.
-    assert_eq!(line.near(&spec, 1 << 40).unwrap().length, 1 << 40);
+    let huge = line.near(&spec, 1 << 40).unwrap();
+    assert!(example(&spec, huge.examples(), 0).is_empty(), "it is not made up, and cannot run");
 }
 
 #[test]
