@@ -25,7 +25,8 @@
 //!   batcher.next_batch   groups + policy: which requests, how many, now or later
 //!   worker::thread       the loop; catches panics, rebuilds the executor
 //!   worker::batch        looks again who still waits, joins, runs, cuts, answers
-//!     tensor::rows::Joined    requests' tensors as one      (the one copy on the way in)
+//!     tensor::rows::Joined    requests' tensors as one      (the one copy on the way in), padded
+//!                                                           where their lengths differ
 //!     onnx::executor          ONNX Runtime's run; outputs keep its memory
 //!     tensor::rows::split     outputs apart again           (slices along axis 0)
 //!     job::courier            -> the replies of a run, in one go
@@ -56,8 +57,8 @@
 //!
 //! | rank | rooms | what they are |
 //! | --- | --- | --- |
-//! | 0 | [`tensor`], [`deadline`], [`runtime`] | tensors, shapes, joining and cutting; a point in time; the library as a file |
-//! | 1 | [`model`] | names, versions, signatures, the axis of the rows |
+//! | 0 | [`tensor`], [`deadline`], [`runtime`] | tensors, shapes, joining, padding and cutting; a point in time; the library as a file |
+//! | 1 | [`model`] | names, versions, signatures, the axis of the rows and that of their length |
 //! | 2 | [`error`] | what a caller can be told |
 //! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
 //! | 4 | [`job`], [`config`] | one request in flight; resolved settings, from Triton's files too |
@@ -79,7 +80,8 @@
 //! - Every queue, window and buffer has a bound, and the bound is a setting.
 //! - Requests whose rows could influence each other never share a run: the axis of the rows is
 //!   read from the model or its settings, tried at start, and compared with every output of a
-//!   joined run.
+//!   joined run. Nor do requests of different length, unless settings say how they are padded and
+//!   first runs bear it out.
 //! - Decisions get `now` as an argument. Requests are waited for in
 //!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`], and nowhere else.
 //! - Only [`onnx`] names ONNX Runtime, only the wire rooms name messages, only

@@ -33,9 +33,9 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     let (spec, _) =
         axes::assign(loaded.spec, &BTreeMap::new()).map_err(|error| error.to_string())?;
     let executor = loaded.executors[0].as_mut();
-    let given = BTreeMap::new();
-    let examples: Examples<'_> =
-        warmup::run_once(executor, &spec, &given).map_err(|error| error.to_string())?;
+    let (shapes, values) = (BTreeMap::new(), BTreeMap::new());
+    let settled = Examples::settled(&shapes, &values);
+    let examples = warmup::run_once(executor, &spec, settled).map_err(|error| error.to_string())?;
     let mut best: BTreeMap<String, f64> = BTreeMap::new();
     // The fastest of several passes: what the machine can do when nothing disturbs it.
     for _ in 0..20 {

@@ -80,7 +80,7 @@ fn marked(dtype: DataType, dims: &[i64], part: usize) -> Tensor {
     };
     let places = 0..shape.elements() * size;
     let bytes: Vec<u8> = match dtype {
-        DataType::Bool => places.map(|place| u8::from((place + part) % 3 == 0)).collect(),
+        DataType::Bool => places.map(|place| u8::from((place + part).is_multiple_of(3))).collect(),
         _ => places.map(|place| u8::try_from((place * 7 + part * 31) % 251).unwrap()).collect(),
     };
     Tensor::dense(dtype, shape, bytes.into()).unwrap()

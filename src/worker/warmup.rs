@@ -56,15 +56,9 @@ impl<'a> Examples<'a> {
     }
 }
 
-/// Holds the values that settings give for made-up requests against the signature.
-///
-/// # Errors
-/// Each that the input's datatype does not have, and each of an input that the model lacks, with
-/// its key.
-pub fn check_values(
-    spec: &ModelSpec,
-    values: &BTreeMap<String, String>,
-) -> Result<(), Vec<String>> {
+/// Values that settings give for made-up requests and that the signature does not take: each that
+/// the input's datatype does not have, each of an input that the model lacks, with its key.
+pub fn wrong_values(spec: &ModelSpec, values: &BTreeMap<String, String>) -> Vec<String> {
     let problem = |(name, text): (&String, &String)| {
         let input = spec.inputs.iter().find(|input| *input.name == **name);
         let tried = match input {
@@ -73,8 +67,7 @@ pub fn check_values(
         };
         tried.err().map(|problem| format!("inputs.{name}.example_value: {problem}"))
     };
-    let problems: Vec<String> = values.iter().filter_map(problem).collect();
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    values.iter().filter_map(problem).collect()
 }
 
 /// Sizes that dynamic inner dimensions are tried with, in order: the smallest suits token models,
@@ -112,7 +105,7 @@ pub fn check_independence(
     spec: &ModelSpec,
     examples: Examples<'_>,
 ) -> Independence {
-    compare(executor, spec, two_rows(spec, examples), None, "when another row runs beside it")
+    compare(executor, spec, &two_rows(spec, examples), None, "when another row runs beside it")
 }
 
 /// Compares two requests of one row each run alone with the same run together. `lengths` are theirs
@@ -120,13 +113,13 @@ pub fn check_independence(
 fn compare(
     executor: &mut dyn Executor,
     spec: &ModelSpec,
-    rows: [Vec<Tensor>; 2],
+    rows: &[Vec<Tensor>; 2],
     lengths: Option<[usize; 2]>,
     when: &str,
 ) -> Independence {
     let alone: Result<Vec<_>, _> =
         rows.iter().map(|row| run(executor, spec, std::slice::from_ref(row))).collect();
-    let together = run(executor, spec, &rows);
+    let together = run(executor, spec, rows);
     let (alone, together) = match (alone, together) {
         (Ok(alone), Ok(together)) => (alone, together),
         (Err(error), _) => return Independence::Unknown(error.to_string()),

@@ -8,7 +8,8 @@ use onnxd::worker::{Executor, LoadedModel, ModelLoader, ModelSource};
 
 use crate::harness::{generated, loader};
 
-fn load(model: &str) -> LoadedModel {
+/// A model whose tensors go through a binding.
+pub(crate) fn load(model: &str) -> LoadedModel {
     let key = ModelKey { name: ModelName::new(model).unwrap(), version: ModelVersion::FIRST };
     let path = generated().join(model).join("1/model.onnx");
     let config: ModelConfig = Config::resolve(|_| None::<(String, Origin)>).unwrap().model;

@@ -16,6 +16,7 @@ mod leaving;
 mod own_rows;
 mod pbtxt;
 mod providers;
+mod ragged;
 mod spec;
 mod strings;
 mod typed;

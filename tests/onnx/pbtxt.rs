@@ -277,7 +277,7 @@ async fn files_for_another_model_say_what_differs() {
     assert_eq!(
         failure("identity_f32"),
         "config.pbtxt: input.allow_ragged_batch: is not supported: requests of different shapes \
-         are never joined\n\
+         are never joined end to end\n\
          sequence_batching: is not supported: the server keeps no state between requests"
     );
     assert_eq!(

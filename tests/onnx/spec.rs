@@ -31,7 +31,7 @@ const SHIPPED: [(&str, &str); 3] = [
 ];
 
 /// All generated models that can be served but the identities.
-const GENERATED: [(&str, &str); 22] = [
+const GENERATED: [(&str, &str); 23] = [
     ("add_i64", "a INT64[batch,n]@0, b INT64[batch,n]@0 -> y INT64[batch,n]@0"),
     (
         "axis1_state",
@@ -62,6 +62,11 @@ const GENERATED: [(&str, &str); 22] = [
     ),
     ("no_batch", "x FP32[3,4] -> y FP32[3,2]"),
     ("scalar_f32", "x FP32[] -> y FP32[]"),
+    (
+        "text_encoder",
+        "input_ids INT64[batch,seq]@0, attention_mask INT64[batch,seq]@0 -> \
+         pooled FP32[batch,32]@0, token_scores FP32[batch,seq,5]@0",
+    ),
     (
         "two_inputs",
         "a FP32[batch,4]@0, b FP32[batch,4]@0 -> sum FP32[batch,4]@0, diff FP32[batch,4]@0",

@@ -23,7 +23,7 @@ pub(super) enum Outcome {
 
 use Outcome::{Ignored, Read, Refused};
 
-const RAGGED: Outcome = Refused("requests of different shapes are never joined");
+const RAGGED: Outcome = Refused("requests of different shapes are never joined end to end");
 const DEVICE_FORMAT: Outcome = Refused("tensors have the protocol's layout only");
 const SHAPE_TENSOR: Outcome = Refused("shape tensors belong to TensorRT engines, not to ONNX");
 

@@ -219,10 +219,11 @@ fn what_only_tunes_is_named_in_one_line() {
 fn what_changes_answers_is_refused_by_name_all_at_once() {
     let errors = read("refused").unwrap_err();
     let expected = [
-        "batch_input: is not supported: requests of different shapes are never joined",
-        "batch_output: is not supported: requests of different shapes are never joined",
+        "batch_input: is not supported: requests of different shapes are never joined end to end",
+        "batch_output: is not supported: requests of different shapes are never joined end to end",
         "cc_model_filenames: is not supported: a version has one model file for every device",
-        "input.allow_ragged_batch: is not supported: requests of different shapes are never joined",
+        "input.allow_ragged_batch: is not supported: requests of different shapes are never joined \
+         end to end",
         "input.is_non_linear_format_io: is not supported: tensors have the protocol's layout only",
         "input.is_shape_tensor: is not supported: shape tensors belong to TensorRT engines, not to \
          ONNX",

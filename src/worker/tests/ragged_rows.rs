@@ -104,13 +104,13 @@ async fn a_very_long_request_does_not_make_all_others_as_long() {
     let (bench, hold) = held(padded(0));
     let plug = bench.plug(&hold).await;
     let shorts = [[1], [2], [3], [4], [5], [6]].map(|values| bench.submit(&values));
-    let long = bench.submit_wide(&[7; LONG], LONG);
+    let long = bench.submit_wide(&vec![7; LONG], LONG);
     drop(hold);
     numbers(plug).await;
     for (ticket, number) in shorts.into_iter().zip(1..) {
         assert_eq!(numbers(ticket).await, [number]);
     }
-    assert_eq!(numbers(long).await, [7; LONG]);
+    assert_eq!(numbers(long).await, vec![7; LONG]);
     // Four times the memory of the long one, and half of its own for free.
     assert_eq!((bench.script.runs(), bench.script.widths()), (vec![1, 4, 3], vec![1, LONG, 1]));
     bench.finish().await;

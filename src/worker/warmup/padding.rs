@@ -28,7 +28,7 @@ pub fn check_padding(
         });
         let lengths = [short, long].map(|length| usize::try_from(length).unwrap_or(0));
         let when = format!("when {short} is padded to {long}");
-        match compare(executor, spec, rows, Some(lengths), &when) {
+        match compare(executor, spec, &rows, Some(lengths), &when) {
             Independence::Shown => found = Some(Independence::Shown),
             Independence::Refuted(reason) => return Independence::Refuted(reason),
             Independence::Unknown(reason) => {
