@@ -233,8 +233,14 @@ pub(super) fn signature(
     let file = if *declared == Declared::default() { MODEL_TOML } else { CONFIG_PBTXT };
     let (spec, reason) = declared
         .apply(spec, &config.axes)
-        .and_then(|(spec, reason)| Ok((ragged::assign(spec, &config.ragged)?, reason)))
-        .and_then(|found| warmup::check_values(&found.0, &config.example_values).map(|()| found))
+        .and_then(|(spec, reason)| {
+            let wrong_values = warmup::wrong_values(&spec, &config.example_values);
+            match ragged::assign(spec, &config.ragged) {
+                Ok(spec) if wrong_values.is_empty() => Ok((spec, reason)),
+                Ok(_) => Err(wrong_values),
+                Err(problems) => Err([problems, wrong_values].concat()),
+            }
+        })
         .map_err(|problems| LoadError::new(format!("{file}: {}", problems.join("\n"))))?;
     let is_listed = |name: &str| declared.outputs.iter().any(|output| output.name == name);
     let mut unlisted = spec.outputs.iter().filter(|output| !is_listed(&output.name));

@@ -1,5 +1,6 @@
 //! Requests of different length in one run, padded as `model.toml` says, through the whole server.
 
+use onnxd::model::TensorSpec;
 use onnxd::model::ragged::Ragged;
 use onnxd::pb::{ModelInferRequest, ModelInferResponse};
 use onnxd::tensor::rows::{Joined, Pad};
@@ -17,8 +18,9 @@ const TEXT: &str = "[inputs.input_ids]\npad = { axis = 1, value = 0 }\n\
                     [inputs.attention_mask]\npad = { axis = 1, value = 0 }\nexample_value = 1\n\
                     [outputs.token_scores]\ncut = { axis = 1 }\n";
 
-/// What a value of the encoder may differ by: sums of other lengths are summed in another order.
-const TOLERANCE: f32 = 1e-6;
+/// What a value of the encoder may differ by, because longer sums are summed in another order. Its
+/// values are around 1; what was seen is below 1e-6.
+const TOLERANCE: f32 = 1e-5;
 
 /// A request of texts of so many made-up words.
 fn texts(rows: usize, length: usize, noise: &mut Noise) -> ModelInferRequest {
@@ -170,8 +172,7 @@ async fn first_runs_show_which_models_bear_padding() {
     for config in [TEXT.to_owned(), TEXT.replace("example_value = 1\n", "")] {
         let server = RealServer::of("text_encoder", &config).await;
         let spec = &server.served("text_encoder").spec;
-        let axes =
-            spec.inputs.iter().map(onnxd::model::TensorSpec::length_axis).collect::<Vec<_>>();
+        let axes = spec.inputs.iter().map(TensorSpec::length_axis).collect::<Vec<_>>();
         assert_eq!(axes, [Some(1), Some(1)]);
         assert_eq!(spec.outputs[1].ragged, Some(Ragged::Cut { axis: 1 }));
         server.finish().await;

@@ -254,6 +254,27 @@ fn the_two_rows_differ_in_every_input_of_every_datatype() {
 }
 
 #[test]
+fn a_value_of_the_settings_is_every_element_and_the_other_inputs_differ_all_the_same() {
+    let rows = |name| tensor_spec(name, DataType::Int64, &[-1, 1], Some(0));
+    let spec = ModelSpec { inputs: vec![rows("mask"), rows("x")], outputs: Vec::new() };
+    let values = BTreeMap::from([("mask".to_owned(), "1".to_owned())]);
+    let [one, other] = two_rows(&spec, Examples::settled(&NONE_GIVEN, &values));
+    assert_eq!((&one[0], one[0].dense_bytes().unwrap()[0]), (&other[0], 1));
+    assert_ne!(one[1], other[1], "equal rows would show nothing");
+    let wrong = BTreeMap::from(
+        [("mask", "1.5"), ("words", "1")].map(|(name, text)| (name.to_owned(), text.to_owned())),
+    );
+    assert_eq!(
+        wrong_values(&spec, &wrong),
+        [
+            "inputs.mask.example_value: expected a value of INT64, got \"1.5\"",
+            "inputs.words.example_value: the model has no such input",
+        ]
+    );
+    assert!(wrong_values(&spec, &values).is_empty());
+}
+
+#[test]
 fn rows_that_cannot_differ_do_not_end_the_search_for_ever() {
     let empty = tensor_spec("x", DataType::Int64, &[-1, 0], Some(0));
     let spec = ModelSpec { inputs: vec![empty], outputs: Vec::new() };
