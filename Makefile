@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples lint bench tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples lint bench bench-scheduling tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ lint: ## Check format, lints and documentation links
 
 bench: build ## Measure against the floor and the ceiling, about six minutes (ARGS=--quick: one and a half)
 	cargo bench --locked --bench server -- $(ARGS)
+
+bench-scheduling: build ## Measure batching and overload on real models, about ten minutes (ARGS=--quick)
+	benches/scheduling.py $(ARGS)
 
 tools: ## Install the command line tools of the tests into .tools/ (needs Go)
 	tests/clients/tools.sh

@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""The scheduler on real models: the default against settings by hand, overload, mixed lengths.
+
+    make bench-scheduling            (ARGS=--quick: shorter loads, ARGS="--only magika": one part)
+
+Server on processor 0, load generator (`onnxd bench`) on processor 1. Loads of one comparison take
+turns and the median of the rounds counts, so that a machine that becomes slower does so for both
+sides. Prints a table with the target of each row and writes bench-out/scheduling.json. Only figures
+of one run on a quiet machine say anything.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ONNXD = ROOT / "target" / "release" / "onnxd"
+SIZES = [1, 2, 4, 8, 16, 32, 64]
+LENGTHS = [8, 16, 24, 32, 48, 64, 96, 128]
+PADDED = """
+[inputs.input_ids]
+pad = { axis = 1, value = 0 }
+example_shape = [1, 64]
+[inputs.attention_mask]
+pad = { axis = 1, value = 0 }
+example_value = 1
+[outputs.token_scores]
+cut = { axis = 1 }
+"""
+
+
+def pinned(processor, command):
+    return ["taskset", "-c", str(processor), *map(str, command)] if processors() > 1 else command
+
+
+def processors():
+    return os.cpu_count() or 1
+
+
+class Server:
+    """An onnxd on ports of the system's choice; ended with SIGTERM."""
+
+    def __init__(self, models, *flags):
+        addresses = [f"--{port}-addr=127.0.0.1:0" for port in ("grpc", "http", "admin")]
+        command = [ONNXD, "serve", models, *addresses, "--log", "error", *flags]
+        self.process = subprocess.Popen(
+            pinned(0, command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.address = None
+        for line in self.process.stdout:
+            found = re.search(r"gRPC +(\S+:\d+)", line)
+            if found:
+                self.address = found.group(1)
+            if "admin" in line:
+                break
+        if self.address is None:
+            sys.exit("the server did not start")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(30)
+
+    def load(self, model, *flags):
+        return json.loads(self.started(model, *flags).communicate()[0])
+
+    def started(self, model, *flags):
+        command = [ONNXD, "bench", model, "--addr", self.address, "--json", *flags]
+        return subprocess.Popen(pinned(1, command), stdout=subprocess.PIPE, text=True)
+
+
+def repository(model, settings, folder):
+    """A repository with one model of `models/` or of a path, and these settings over its own."""
+    source = pathlib.Path(model) if "/" in str(model) else ROOT / "models" / model
+    target = pathlib.Path(folder) / source.name
+    target.mkdir(parents=True)
+    for entry in source.iterdir():
+        if entry.name != "model.toml":
+            (target / entry.name).symlink_to(entry.resolve())
+    own = source / "model.toml"
+    text = own.read_text() if own.exists() else ""
+    (target / "model.toml").write_text(settings + "\n" + text)
+    return folder
+
+
+def rates(model, callers, settings, rounds, seconds):
+    """Answers a second with each of the settings, in turns; medians."""
+    found = {name: [] for name in settings}
+    for turn in range(rounds):
+        for name, text in settings.items():
+            progress(f"{model}: {name}, round {turn + 1} of {rounds}")
+            with tempfile.TemporaryDirectory() as folder:
+                with Server(repository(model, text, folder)) as server:
+                    flags = ["--concurrency", callers]
+                    server.load(model, *flags, "--duration", 1)
+                    found[name].append(server.load(model, *flags, "--duration", seconds))
+    return {
+        name: statistics.median(each["answers_per_second"] for each in loads)
+        for name, loads in found.items()
+    }
+
+
+def against_hand(rows, options):
+    fixed = {
+        f"fixed {size}": f'batching = "fixed"\nmax_batch_size = {size}' for size in SIZES
+    }
+    settings = {"auto": "", "off": 'batching = "off"', **fixed}
+    for model, callers, rival in [("magika", 16, "off"), ("silero-vad", 32, "best fixed")]:
+        if options.only and options.only not in model:
+            continue
+        found = rates(model, callers, settings, options.rounds, options.seconds)
+        best = max((name for name in found if name != "auto"), key=found.get)
+        hand = found["off"] if rival == "off" else max(found[name] for name in fixed)
+        name = f"{model}, {callers} callers: auto over {rival}"
+        rows.append(row(name, found["auto"] / hand, 0.98, f"best by hand: {best}", found))
+
+
+def overload(rows, options):
+    if options.only and options.only != "overload":
+        return
+    with Server(ROOT / "models") as server:
+        server.load("magika", "--concurrency", 16, "--duration", 2)
+        capacity = statistics.median(
+            server.load("magika", "--concurrency", 16, "--duration", options.seconds)[
+                "answers_per_second"
+            ]
+            for _ in range(options.rounds)
+        )
+        for factor in (2, 5, 10):
+            for clients in ("cancel", "never cancel"):
+                progress(f"magika at {factor} times its capacity, clients that {clients}")
+                flags = ["--rate", capacity * factor, "--timeout-ms", 50, "--connections", 4]
+                flags += ["--no-cancel"] if clients == "never cancel" else []
+                load = server.load("magika", *flags, "--duration", options.seconds)
+                good = (load["answers"] - load["late"]) / load["seconds"]
+                late = load["late"] / max(load["answers"], 1)
+                note = f"{late:.1%} of the answers late; {load['codes']}"
+                name = f"magika at {factor}x, clients that {clients}: goodput over capacity"
+                rows.append(row(name, good / capacity, 0.95, note, load))
+
+
+def mixed_lengths(rows, options):
+    if options.only and options.only != "text":
+        return
+    if options.text is None:
+        progress("no text encoder given (--text FOLDER): mixed lengths are left out")
+        return
+    model = pathlib.Path(options.text).name
+    found = {"equal shapes": [], "padded": []}
+    for turn in range(options.rounds):
+        for name, settings in (("equal shapes", ""), ("padded", PADDED)):
+            progress(f"{model}: {name}, round {turn + 1} of {options.rounds}")
+            with tempfile.TemporaryDirectory() as folder:
+                with Server(repository(options.text, settings, folder)) as server:
+                    found[name].append(mixed_load(server, model, options))
+    middle = {name: statistics.median(values) for name, values in found.items()}
+    ratio = middle["padded"] / middle["equal shapes"]
+    rows.append(row("text, mixed lengths: padded over equal shapes", ratio, 2.0, "", middle))
+
+
+def mixed_load(server, model, options):
+    """Answers in time a second, of callers with texts of all lengths."""
+    loads = [
+        server.started(
+            model, "--concurrency", 2, "--timeout-ms", options.text_deadline_ms,
+            "--duration", options.seconds,
+            "--shape", f"input_ids=1,{length}", "--shape", f"attention_mask=1,{length}",
+        )
+        for length in LENGTHS
+    ]
+    ended = [json.loads(load.communicate()[0]) for load in loads]
+    return sum((load["answers"] - load["late"]) / load["seconds"] for load in ended)
+
+
+def row(name, figure, target, note, figures):
+    return {"row": name, "figure": figure, "target": target, "note": note, "figures": figures}
+
+
+def progress(text):
+    print(text, file=sys.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one round of short loads")
+    parser.add_argument("--only", help="magika, silero, overload or text")
+    parser.add_argument("--text", help="folder of a text encoder with input_ids and attention_mask")
+    parser.add_argument("--text-deadline-ms", type=int, default=1000)
+    options = parser.parse_args()
+    options.rounds, options.seconds = (1, 2) if options.quick else (3, 4)
+    rows, begun_at = [], time.monotonic()
+    against_hand(rows, options)
+    overload(rows, options)
+    mixed_lengths(rows, options)
+    width = max(len(each["row"]) for each in rows)
+    for each in rows:
+        verdict = "met" if each["figure"] >= each["target"] else "MISSED"
+        figures = f"{each['figure']:6.2f}  >= {each['target']:.2f}  {verdict:6}"
+        print(f"{each['row']:{width}}  {figures}  {each['note']}")
+    out = ROOT / "bench-out" / "scheduling.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(rows, indent=1))
+    progress(f"{time.monotonic() - begun_at:.0f} s; figures in {out.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
