@@ -22,6 +22,7 @@ use crate::worker::{LoadError, ModelLoader, ModelSource};
 
 pub mod control;
 pub mod costs;
+mod first_runs;
 mod labels;
 pub mod layout;
 mod marks;

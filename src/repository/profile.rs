@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::served::{keep_padding, run_each, shared_runs, signature};
+use super::first_runs::{keep_padding, run_each, shared_runs};
+use super::served::signature;
 use crate::config::ModelConfig;
 use crate::config::model::Batching;
 use crate::cost::file::MeasuredPoint;
