@@ -7,12 +7,13 @@ use onnxd::config::{Config, ModelConfig, RequestLimits, read_file, triton};
 use onnxd::cost::file::CostFile;
 use onnxd::cost::{AROUND_A_RUN, CostModel};
 use onnxd::grpc::{codec, deadline, wire};
+use onnxd::model::ragged::Ragged;
 use onnxd::model::{Dim, ModelSpec, TensorSpec};
 use onnxd::pb::model_infer_request::InferInputTensor;
 use onnxd::pb::{ModelInferRequest, ModelInferResponse};
 use onnxd::request::{InferResponse, ValidRequest, validate};
-use onnxd::tensor::rows::{Joined, split};
-use onnxd::tensor::{DataType, Shape, Tensor};
+use onnxd::tensor::rows::{Joined, Pad, split};
+use onnxd::tensor::{DataType, Fill, Shape, Tensor};
 use prost::Message;
 use tokio::time::Instant;
 
@@ -24,16 +25,21 @@ fn tensor(name: &str, dtype: DataType, dims: Vec<Dim>, batch_axis: Option<usize>
 }
 
 /// Signatures that a mutated request can meet by chance: every kind of dimension and input, rows
-/// on another axis, no rows at all.
+/// on another axis, rows of any length, no rows at all.
 fn specs() -> [ModelSpec; 3] {
     let rows = || Dim::Dynamic(Some("batch".into()));
     let size = || Dim::Dynamic(Some("n".into()));
     let any = || Dim::Dynamic(None);
+    let padded = Ragged::Padded(Pad { axis: 1, fill: Fill::zero(DataType::Fp32) });
+    let long = TensorSpec {
+        ragged: Some(padded),
+        ..tensor("x", DataType::Fp32, vec![rows(), any()], Some(0))
+    };
     let outputs = |axis| vec![tensor("y", DataType::Fp32, vec![rows()], axis)];
     [
         ModelSpec {
             inputs: vec![
-                tensor("x", DataType::Fp32, vec![rows(), any()], Some(0)),
+                long,
                 tensor("s", DataType::Bytes, vec![rows()], Some(0)),
                 tensor("k", DataType::Int64, vec![], None),
             ],
@@ -125,6 +131,8 @@ fn assert_valid(valid: &ValidRequest, spec: &ModelSpec) {
         return;
     }
     for (input, declared) in valid.inputs().iter().zip(&spec.inputs) {
+        let length = declared.length_axis().map(|axis| input.shape().dim(axis));
+        assert!(length.is_none_or(|length| length == Some(valid.length())));
         let Ok(joined) = Joined::new(vec![input; 2], declared.batch_axis) else {
             unreachable!("requests of one key can be joined")
         };
