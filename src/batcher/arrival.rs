@@ -57,12 +57,14 @@ impl Arrival {
 }
 
 impl State {
-    /// How many parts a request is split into: none is larger than a run, and where the size of a run
-    /// is measured, none takes much more than a run should.
+    /// How many parts a request is split into: one, unless it has more rows than a run may have. Then
+    /// each is as large as a run should be.
     fn parts(&self, rows: usize, length: usize) -> usize {
         let most = self.policy.max_rows.max(1);
-        let best = if self.policy.measured { self.costs.best_rows(length, most) } else { most };
-        let size = if rows >= 2 * best { best } else { most };
+        if rows <= most {
+            return 1;
+        }
+        let size = if self.policy.measured { self.costs.best_rows(length, most) } else { most };
         rows.div_ceil(size).clamp(1, MOST_PARTS.max(rows.div_ceil(most)))
     }
 
