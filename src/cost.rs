@@ -203,7 +203,8 @@ impl CostModel {
         let (mut best, mut cost) = (1, per_row(1));
         for rows in sizes(available).skip(1) {
             let other = per_row(rows);
-            if other < cost * WORTH {
+            let worth = if best == 1 { WORTH_COMPANY } else { WORTH };
+            if other < cost * worth {
                 (best, cost) = (rows, other);
             }
         }
@@ -252,6 +253,9 @@ impl CostModel {
     }
 }
 
+/// Running rows together at all must cost at most this share per row of what a row costs alone: what
+/// company saves must show above the noise, since it makes the first wait for the last.
+const WORTH_COMPANY: f64 = 0.9;
 /// A larger run must cost at most this share per row of what a smaller one costs: above that, the
 /// gain is in the noise and the wait for the larger run is not.
 const WORTH: f64 = 0.995;
