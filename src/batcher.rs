@@ -307,11 +307,10 @@ impl Shared {
     /// rides are stopped if nobody else rides them. Says where the request was.
     fn leave(&self, jobs: &[JobKey]) -> Stage {
         let mut state = self.lock();
-        let a_round = state.policy.max_rows;
         let mut runs = false;
         let mut removed = Vec::new();
         for job in jobs {
-            let waited = state.pending.remove(*job, a_round);
+            let waited = state.pending.remove(*job);
             // One that neither waits nor runs was taken out as expired, by a worker that has not
             // answered it yet, or was a part that is done.
             runs |= waited.is_none() && state.running.leave(*job);

@@ -29,27 +29,71 @@ pub struct Measured {
     pub codes: BTreeMap<i32, u64>,
     /// Answers that came after their deadline.
     pub late: u64,
+    /// Latencies of refusals (`RESOURCE_EXHAUSTED`), in microseconds.
+    pub refusals: Histogram<u64>,
+    /// What became of the requests that should have left within each [`WINDOW`] since the start.
+    pub timeline: Vec<Window>,
     /// CPU time of the generator itself, where the system tells.
     pub own_cpu: Option<Duration>,
 }
 
+/// Length of a part of the timeline.
+pub const WINDOW: Duration = Duration::from_millis(100);
+
+/// Requests that should have left within one part of the timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Window {
+    /// All of them.
+    pub requests: u64,
+    /// Those that were answered by their deadline.
+    pub in_time: u64,
+}
+
+/// One request that has ended.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    /// OK or why not.
+    result: Result<(), Code>,
+    /// When it should have left, since the start.
+    left: Duration,
+    /// Time from there to its end.
+    took: Duration,
+    /// Time that it had.
+    timeout: Option<Duration>,
+}
+
 impl Measured {
     fn new() -> Self {
-        // Three digits at any magnitude: the histogram grows as it must.
-        let latency = Histogram::new(3).unwrap_or_else(|_| unreachable!("3 is a valid precision"));
-        Self { elapsed: Duration::ZERO, latency, codes: BTreeMap::new(), late: 0, own_cpu: None }
+        Self {
+            elapsed: Duration::ZERO,
+            latency: histogram(),
+            codes: BTreeMap::new(),
+            late: 0,
+            refusals: histogram(),
+            timeline: Vec::new(),
+            own_cpu: None,
+        }
     }
 
-    fn record(&mut self, result: Result<(), Code>, took: Duration, timeout: Option<Duration>) {
-        let code = result.map_or_else(i32::from, |()| 0);
+    fn record(&mut self, end: End) {
+        let code = end.result.map_or_else(i32::from, |()| 0);
         *self.codes.entry(code).or_default() += 1;
-        if code == 0 {
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            self.latency.record(micros.max(1)).ok();
-            if timeout.is_some_and(|timeout| took > timeout) {
-                self.late += 1;
+        let micros = u64::try_from(end.took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let late = end.timeout.is_some_and(|timeout| end.took > timeout);
+        match end.result {
+            Ok(()) => {
+                self.latency.record(micros).ok();
+                self.late += u64::from(late);
             }
+            Err(Code::ResourceExhausted) => drop(self.refusals.record(micros)),
+            Err(_) => {}
         }
+        let index = usize::try_from(end.left.as_nanos() / WINDOW.as_nanos()).unwrap_or(0);
+        if index >= self.timeline.len() {
+            self.timeline.resize(index + 1, Window::default());
+        }
+        self.timeline[index].requests += 1;
+        self.timeline[index].in_time += u64::from(end.result.is_ok() && !late);
     }
 
     /// Requests that ended in any way.
@@ -88,6 +132,11 @@ impl Measured {
     }
 }
 
+/// Three digits at any magnitude: the histogram grows as it must.
+fn histogram() -> Histogram<u64> {
+    Histogram::new(3).unwrap_or_else(|_| unreachable!("3 is a valid precision"))
+}
+
 #[expect(clippy::cast_precision_loss, reason = "no run has 2^52 requests")]
 fn ratio(count: u64) -> f64 {
     count as f64
@@ -116,16 +165,24 @@ mod tests {
     #[test]
     fn late_answers_and_errors_are_not_in_time() {
         let mut measured = Measured::new();
-        let timeout = Some(Duration::from_millis(10));
-        measured.record(Ok(()), Duration::from_millis(10), timeout);
-        measured.record(Ok(()), Duration::from_millis(11), timeout);
-        measured.record(Err(Code::ResourceExhausted), Duration::from_millis(1), timeout);
-        measured.record(Err(Code::DeadlineExceeded), Duration::from_millis(10), timeout);
+        let (timeout, ms) = (Some(Duration::from_millis(10)), Duration::from_millis);
+        let ends = [
+            (Ok(()), 0, 10),
+            (Ok(()), 99, 11),
+            (Err(Code::ResourceExhausted), 100, 1),
+            (Err(Code::DeadlineExceeded), 310, 10),
+        ];
+        for (result, left, took) in ends {
+            measured.record(End { result, left: ms(left), took: ms(took), timeout });
+        }
         assert_eq!((measured.ends(), measured.answers(), measured.late), (4, 2, 1));
         assert!((measured.in_time() - 0.25).abs() < 1e-9);
         assert_eq!(measured.codes, BTreeMap::from([(0, 2), (4, 1), (8, 1)]));
         // Errors have no place among latencies: a fast refusal is no fast answer.
-        assert_eq!(measured.latency.len(), 2);
+        assert_eq!((measured.latency.len(), measured.refusals.max()), (2, 1000));
+        let window = |requests, in_time| Window { requests, in_time };
+        let timeline = [window(2, 1), window(1, 0), window(0, 0), window(1, 0)];
+        assert_eq!(measured.timeline, timeline);
     }
 
     #[test]

@@ -75,7 +75,6 @@ impl State {
         request: ValidRequest,
         permit: BytePermit,
     ) -> (Places, oneshot::Receiver<Answer>) {
-        let a_round = self.policy.max_rows;
         let (deadline, enqueued_at) = (arrival.newcomer.deadline, arrival.now);
         let parts = arrival.newcomer.parts;
         let permit = Arc::new(permit);
@@ -83,7 +82,7 @@ impl State {
             let (reply, receiver) = Reply::channel();
             let job = Job { request, deadline, enqueued_at, rows: None, reply, permit };
             let entry = arrival.entry(arrival.rows, job);
-            return (Places::One([self.pending.push(arrival.key, entry, a_round)]), receiver);
+            return (Places::One([self.pending.push(arrival.key, entry)]), receiver);
         }
         let (replies, receiver) = Part::channel(parts);
         let ranges = ranges(arrival.rows, parts);
@@ -93,7 +92,7 @@ impl State {
             let count = rows.len();
             let job = Job { request, deadline, enqueued_at, rows: Some(rows), reply, permit };
             let entry = arrival.entry(count, job);
-            keys.push(self.pending.push(arrival.key.clone(), entry, a_round));
+            keys.push(self.pending.push(arrival.key.clone(), entry));
         }
         (Places::Many(keys), receiver)
     }

@@ -109,9 +109,8 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
         self.rows
     }
 
-    /// Adds a request to the group of `key`, or to those that run alone. A round of callers that
-    /// share fairly is `a_round` rows.
-    pub fn push(&mut self, key: Option<K>, entry: Entry<T>, a_round: usize) -> JobKey {
+    /// Adds a request to the group of `key`, or to those that run alone.
+    pub fn push(&mut self, key: Option<K>, entry: Entry<T>) -> JobKey {
         let serial = self.next_serial;
         self.next_serial += 1;
         let group = self.by_key.get(&key).copied().unwrap_or_else(|| {
@@ -124,7 +123,7 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
         let (rows, length, tenant) = (entry.rows, entry.length, entry.tenant);
         let slot = self.slots.insert(Waiting { serial, group, entry });
         let place = self.place(slot);
-        let round = self.shares.round(tenant, a_round);
+        let round = self.shares.round(tenant);
         let group = &mut self.groups[group];
         group.push(place, round);
         group.rows += rows;
@@ -133,20 +132,19 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
     }
 
     /// Takes a waiting request out; `None` if it waits no more.
-    pub fn remove(&mut self, job: JobKey, a_round: usize) -> Option<T> {
-        self.take(job, a_round).map(|entry| entry.payload)
+    pub fn remove(&mut self, job: JobKey) -> Option<T> {
+        self.take(job).map(|entry| entry.payload)
     }
 
     /// Makes room for a request of `tenant` and `priority` in a queue that is full: takes out the
     /// last of those who have least right to their place, if anybody has less than the newcomer.
-    pub fn displace(&mut self, priority: u64, tenant: u64, a_round: usize) -> Option<T> {
+    pub fn displace(&mut self, priority: u64, tenant: u64) -> Option<T> {
         let jobs = self.shares.jobs(tenant);
         let candidates = self.groups.iter();
         let candidates =
             candidates.filter_map(|(_, group)| group.least_entitled(priority, tenant, jobs));
         let place = candidates.max_by_key(|place| (place.priority, place.deadline))?;
-        self.take(JobKey { slot: place.slot, serial: place.serial }, a_round)
-            .map(|entry| entry.payload)
+        self.take(JobKey { slot: place.slot, serial: place.serial }).map(|entry| entry.payload)
     }
 
     /// Time of instances that all of it takes.
@@ -199,12 +197,12 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
         }
     }
 
-    fn take(&mut self, job: JobKey, a_round: usize) -> Option<Entry<T>> {
+    fn take(&mut self, job: JobKey) -> Option<Entry<T>> {
         self.slots.get(job.slot).filter(|waiting| waiting.serial == job.serial)?;
         let place = self.place(job.slot);
         let Waiting { group: position, entry, .. } = self.slots.remove(job.slot);
         self.rows -= entry.rows;
-        let round = self.shares.round(entry.tenant, a_round);
+        let round = self.shares.round(entry.tenant);
         self.shares.leave(entry.tenant);
         let group = &mut self.groups[position];
         group.remove(&place, round);
@@ -223,7 +221,7 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
         let mut later: Option<(Instant, usize)> = None;
         let Self { slots, groups, shares, .. } = self;
         for (position, group) in groups.iter_mut() {
-            let Some((urgency, first)) = group.first(shares, moment.policy.max_rows) else {
+            let Some((urgency, first)) = group.first(shares) else {
                 continue;
             };
             let view = view(group, slots, &first, moment);

@@ -184,6 +184,12 @@ pub(super) fn count(number: usize) -> f64 {
 }
 
 impl Moment<'_> {
+    /// Rows of a run if any number waits.
+    pub fn full_rows(&self, length: usize) -> usize {
+        let most = self.policy.max_rows;
+        if self.policy.measured { self.costs.best_rows(length, most) } else { most }
+    }
+
     /// How many rows a batch should have if `waiting` rows of `length` wait and the tightest rider's
     /// answer is due at `due`.
     pub fn target(&self, waiting: usize, length: usize, due: Deadline) -> usize {

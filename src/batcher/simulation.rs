@@ -140,7 +140,7 @@ impl Simulation {
                 work: Duration::ZERO,
                 payload,
             };
-            self.pending.push(Some(arrival.key), entry, self.policy.max_rows);
+            self.pending.push(Some(arrival.key), entry);
             self.come += 1;
         }
     }

@@ -171,7 +171,7 @@ impl State {
         if parts > 1 {
             return Err(self.full(limits.max_jobs));
         }
-        let displaced = self.pending.displace(priority, tenant, self.policy.max_rows);
+        let displaced = self.pending.displace(priority, tenant);
         displaced.map(Some).ok_or_else(|| self.full(limits.max_jobs))
     }
 

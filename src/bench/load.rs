@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 use tonic::Code;
 
 use super::client::{RawClient, framed};
-use super::{Measured, own_cpu};
+use super::{End, Measured, own_cpu};
 
 /// What load to put on.
 #[derive(Debug, Clone)]
@@ -53,6 +53,7 @@ struct Run {
     load: Load,
     /// The request with its prefix.
     frame: Bytes,
+    begun_at: Instant,
     until: Instant,
     measured: Mutex<Measured>,
 }
@@ -71,6 +72,7 @@ pub async fn run(address: &str, load: &Load, tick: impl Fn(u64)) -> Result<Measu
     let run = Arc::new(Run {
         clients,
         frame,
+        begun_at,
         until: begun_at + load.duration,
         load: load.clone(),
         measured: Mutex::new(Measured::new()),
@@ -106,8 +108,9 @@ impl Run {
 
     /// Notes the end of a request that should have left at `due`.
     fn record(&self, result: Result<(), Code>, due: Instant) {
-        let took = due.elapsed();
-        self.measured(|measured| measured.record(result, took, self.load.timeout));
+        let (took, timeout) = (due.elapsed(), self.load.timeout);
+        let left = due.saturating_duration_since(self.begun_at);
+        self.measured(|measured| measured.record(End { result, left, took, timeout }));
     }
 
     /// One request that should leave at `due`.

@@ -108,13 +108,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::bench::End;
 
     #[test]
     fn plots_are_drawn_whatever_was_measured() {
         for answers in [0, 1, 5000] {
             let mut measured = Measured::new();
             for index in 0..answers {
-                measured.record(Ok(()), Duration::from_micros(100 + index * index), None);
+                let took = Duration::from_micros(100 + index * index);
+                let left = Duration::ZERO;
+                measured.record(End { result: Ok(()), left, took, timeout: None });
             }
             let svg = latency("latency", &measured).unwrap();
             assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{answers}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::Measured;
+use super::{Measured, WINDOW};
 
 /// Share of a core from which on the generator may be what limits the rate.
 const BUSY: f64 = 0.9;
@@ -28,6 +28,16 @@ impl Measured {
                 "p999": self.quantile(0.999),
                 "max": self.latency.max(),
             },
+            "refusal_us": {
+                "p50": self.refusals.value_at_quantile(0.5),
+                "p99": self.refusals.value_at_quantile(0.99),
+                "max": self.refusals.max(),
+            },
+            "timeline": {
+                "window_ms": WINDOW.as_millis(),
+                "requests": self.timeline.iter().map(|window| window.requests).collect::<Vec<_>>(),
+                "in_time": self.timeline.iter().map(|window| window.in_time).collect::<Vec<_>>(),
+            },
             "generator": {
                 "cpu_us_per_request": self.own_micros(),
                 "cpu_share": self.own_share(),
@@ -44,6 +54,12 @@ impl Measured {
             .map(|(code, count)| format!("{count} x {:?}", tonic::Code::from_i32(*code)))
             .collect();
         let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+        let refusals = if self.refusals.is_empty() {
+            String::new()
+        } else {
+            let at = |share| self.refusals.value_at_quantile(share);
+            format!("\nrefusals  p50 {} us, p99 {} us", at(0.5), at(0.99))
+        };
         let generator = match self.own_micros().zip(self.own_share()) {
             None => String::new(),
             Some((micros, share)) => {
@@ -57,7 +73,7 @@ impl Measured {
         format!(
             "answers   {} in {:.1} s = {:.0}/s; {:.2} % of requests in time, {} late\n\
              errors    {others}\n\
-             latency   p50 {} us, p90 {} us, p99 {} us, p99.9 {} us, max {} us{generator}",
+             latency   p50 {} us, p90 {} us, p99 {} us, p99.9 {} us, max {} us{refusals}{generator}",
             self.answers(),
             self.elapsed.as_secs_f64(),
             self.rate(),

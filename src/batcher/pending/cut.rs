@@ -30,7 +30,7 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
         let worth_keeping = self.worth_keeping(position, moment);
         let mut target = usize::MAX;
         let mut due = None;
-        while let Some(place) = self.first_of(position, moment) {
+        while let Some(place) = self.first_of(position) {
             let entry = &self.slots[place.slot].entry;
             let tightest = due.map_or(place.deadline, |due: Deadline| due.min(place.deadline));
             let rows = cut.rows + entry.rows;
@@ -50,8 +50,8 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
             };
             match fate {
                 Fate::Stays => break,
-                Fate::Expired => cut.expired.extend(self.take_out(&place, moment)),
-                Fate::Hopeless => cut.hopeless.extend(self.take_out(&place, moment)),
+                Fate::Expired => cut.expired.extend(self.take_out(&place)),
+                Fate::Hopeless => cut.hopeless.extend(self.take_out(&place)),
                 Fate::Rides => {
                     due = Some(tightest);
                     let first = cut.riders.is_empty();
@@ -76,7 +76,7 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
     fn worth_keeping(&self, position: usize, moment: &Moment<'_>) -> Option<Deadline> {
         let group = &self.groups[position];
         let length = group.length;
-        let full = moment.costs.best_rows(length, moment.policy.max_rows);
+        let full = moment.full_rows(length);
         let crowded = moment.policy.measured && group.rows > full && group.key.is_some();
         if !crowded || group.mixed || moment.costs.is_empty() {
             return None;
@@ -109,9 +109,9 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
     }
 
     /// The first request of the group, which may be gone with its last request.
-    fn first_of(&mut self, position: usize, moment: &Moment<'_>) -> Option<Place> {
+    fn first_of(&mut self, position: usize) -> Option<Place> {
         let group = self.groups.get_mut(position)?;
-        group.first(&self.shares, moment.policy.max_rows).map(|(_, place)| place)
+        group.first(&self.shares).map(|(_, place)| place)
     }
 
     /// Adds company to the one rider of `cut`, of a group with mixed lengths.
@@ -146,17 +146,17 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
     }
 
     fn ride(&mut self, place: &Place, moment: &Moment<'_>, cut: &mut Cut<T>) {
-        let rows = self.slots[place.slot].entry.rows;
-        self.shares.serve(place.tenant, rows);
-        if let Some(entry) = self.take_out(place, moment) {
+        let Entry { rows, length, .. } = self.slots[place.slot].entry;
+        self.shares.serve(place.tenant, rows, moment.full_rows(length));
+        if let Some(entry) = self.take_out(place) {
             cut.rows += entry.rows;
             cut.length = cut.length.max(entry.length);
             cut.riders.push((JobKey { slot: place.slot, serial: place.serial }, entry));
         }
     }
 
-    fn take_out(&mut self, place: &Place, moment: &Moment<'_>) -> Option<Entry<T>> {
+    fn take_out(&mut self, place: &Place) -> Option<Entry<T>> {
         let job = JobKey { slot: place.slot, serial: place.serial };
-        self.take(job, moment.policy.max_rows)
+        self.take(job)
     }
 }

@@ -104,12 +104,12 @@ impl<K> Group<K> {
     }
 
     /// The request that goes first, and how soon.
-    pub(super) fn first(&mut self, shares: &Shares, a_round: usize) -> Option<(Urgency, Place)> {
+    pub(super) fn first(&mut self, shares: &Shares) -> Option<(Urgency, Place)> {
         let level = self.levels.first_mut()?;
         loop {
             let (listed, _, _, tenant) = *level.order.first()?;
             let queue = level.callers.get_mut(&tenant)?;
-            let round = shares.round(tenant, a_round);
+            let round = shares.round(tenant);
             if listed == round {
                 let place = *queue.places.front()?;
                 return Some(((level.priority, round, place.deadline, place.serial), place));

@@ -1,10 +1,14 @@
 //! Who has had how much: so that a greedy caller gets the capacity that the others leave, and no more.
 //!
-//! Each caller with waiting requests has a count of the rows that were taken for it. Whoever comes
-//! anew starts where the one that was served last stands, so nobody saves up and nobody starves.
-//! Callers within the same round, which is one batch, are equals. Source: start-time fair queueing.
+//! Each caller with waiting requests has a count of the batches, and parts of batches, that were
+//! taken for it. Whoever comes anew starts where the one that was served last stands, so nobody saves
+//! up and nobody starves. Callers within the same round, which is one batch, are equals. Source:
+//! start-time fair queueing.
 
 use std::collections::BTreeMap;
+
+/// Parts of a round that are told apart.
+const ROUND: u64 = 1 << 20;
 
 /// Counts of all callers that wait.
 #[derive(Debug, Default)]
@@ -16,6 +20,7 @@ pub(super) struct Shares {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Share {
+    /// In parts of a round. Only rises, whatever the size of batches becomes.
     served: u64,
     jobs: usize,
 }
@@ -37,18 +42,18 @@ impl Shares {
         }
     }
 
-    /// `rows` of `tenant`, which still waits, are taken for a run.
-    pub(super) fn serve(&mut self, tenant: u64, rows: usize) {
+    /// `rows` of `tenant`, which still waits, are taken for a run, where a full one has `full`.
+    pub(super) fn serve(&mut self, tenant: u64, rows: usize, full: usize) {
         if let Some(share) = self.callers.get_mut(&tenant) {
             self.standing = self.standing.max(share.served);
-            share.served += rows as u64;
+            share.served += rows as u64 * ROUND / full.max(1) as u64;
         }
     }
 
     /// The round of `tenant`; lower rounds go first.
-    pub(super) fn round(&self, tenant: u64, rows_a_round: usize) -> u64 {
+    pub(super) fn round(&self, tenant: u64) -> u64 {
         let served = self.callers.get(&tenant).map_or(self.standing, |share| share.served);
-        served / rows_a_round.max(1) as u64
+        served / ROUND
     }
 
     /// Waiting requests of `tenant`.

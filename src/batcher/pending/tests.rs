@@ -94,7 +94,7 @@ impl Pair {
         let id = u32::try_from(self.pushed.len()).unwrap();
         let deadline = Deadline::after(self.now, Duration::from_millis(limit_ms));
         let entry = Entry { rows, ..entry(id, self.now, deadline) };
-        let job = self.pending.push(key, entry, self.policy.max_rows);
+        let job = self.pending.push(key, entry);
         self.pushed.push((key, job));
         self.waiting.push(Waiting { id, key, rows, enqueued_at: self.now, deadline });
     }
@@ -107,7 +107,7 @@ impl Pair {
         let id = u32::try_from(nth).unwrap();
         let (_, job) = self.pushed[nth];
         let place = self.waiting.iter().position(|waiting| waiting.id == id);
-        let removed = self.pending.remove(job, self.policy.max_rows);
+        let removed = self.pending.remove(job);
         assert_eq!(removed, place.map(|_| id), "whoever waits can leave, nobody else");
         if let Some(place) = place {
             self.waiting.remove(place);
@@ -362,13 +362,13 @@ fn a_key_finds_its_request_only_and_never_the_next_in_its_place() {
     let now = Instant::now();
     let deadline = Deadline::after(now, ms(1000));
     let mut pending = Pending::default();
-    let first = pending.push(Some(0_u8), entry(0, now, deadline), 8);
-    assert_eq!(pending.remove(first, 8), Some(0));
-    let next = pending.push(Some(0), entry(7, now, deadline), 8);
+    let first = pending.push(Some(0_u8), entry(0, now, deadline));
+    assert_eq!(pending.remove(first), Some(0));
+    let next = pending.push(Some(0), entry(7, now, deadline));
     assert_eq!(next.slot, first.slot, "the place is used again");
-    assert_eq!(pending.remove(first, 8), None);
+    assert_eq!(pending.remove(first), None);
     assert_eq!(pending.jobs(), 1);
-    assert_eq!(pending.remove(next, 8), Some(7));
+    assert_eq!(pending.remove(next), Some(7));
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn ranked(requests: &[(u8, u64)], now: Instant) -> (Pending<u8, u32>, Vec<JobKey
     let jobs = requests.iter().zip(0..).map(|((key, priority), id)| {
         let enqueued_at = now + ms(u64::from(id));
         let entry = Entry { priority: *priority, ..entry(id, enqueued_at, deadline) };
-        pending.push(Some(*key), entry, 8)
+        pending.push(Some(*key), entry)
     });
     let jobs = jobs.collect();
     (pending, jobs)
@@ -450,17 +450,17 @@ fn the_group_with_the_most_urgent_request_goes_first() {
 fn an_urgent_request_that_leaves_takes_its_urgency_along() {
     let now = Instant::now();
     let (mut pending, jobs) = ranked(&[(0, 100), (1, 100), (1, 1)], now);
-    assert_eq!(pending.remove(jobs[2], 8), Some(2));
+    assert_eq!(pending.remove(jobs[2]), Some(2));
     assert_eq!(cuts(&mut pending, 8, now), [vec![0], vec![1]]);
 }
 
 /// Queues one-row requests of these callers and time limits; payloads are their positions.
-fn crowd(requests: &[(u64, u64)], now: Instant, a_round: usize) -> Pending<u8, u32> {
+fn crowd(requests: &[(u64, u64)], now: Instant) -> Pending<u8, u32> {
     let mut pending = Pending::default();
     for ((tenant, limit), id) in requests.iter().zip(0..) {
         let deadline = Deadline::after(now, ms(*limit));
         let entry = Entry { tenant: *tenant, ..entry(id, now, deadline) };
-        pending.push(Some(0), entry, a_round);
+        pending.push(Some(0), entry);
     }
     pending
 }
@@ -469,9 +469,9 @@ fn crowd(requests: &[(u64, u64)], now: Instant, a_round: usize) -> Pending<u8, u
 fn the_earliest_deadline_goes_first_whoever_it_belongs_to() {
     let now = Instant::now();
     let one = [(1, 900), (1, 50), (1, 400), (1, 50)];
-    assert_eq!(cuts(&mut crowd(&one, now, 3), 3, now), [vec![1, 3, 2], vec![0]]);
+    assert_eq!(cuts(&mut crowd(&one, now), 3, now), [vec![1, 3, 2], vec![0]]);
     let each = [(1, 900), (2, 50), (3, 400), (4, 60)];
-    assert_eq!(cuts(&mut crowd(&each, now, 3), 3, now), [vec![1, 3, 2], vec![0]]);
+    assert_eq!(cuts(&mut crowd(&each, now), 3, now), [vec![1, 3, 2], vec![0]]);
 }
 
 #[test]
@@ -480,13 +480,13 @@ fn a_greedy_caller_gets_what_the_others_leave() {
     // Twelve of one caller wait when two of another come, with later deadlines.
     let mut requests = vec![(1, 100); 12];
     requests.extend([(2, 500), (2, 500)]);
-    let order = cuts(&mut crowd(&requests, now, 2), 2, now);
+    let order = cuts(&mut crowd(&requests, now), 2, now);
     let of_the_other = order.iter().position(|cut| cut.contains(&12)).unwrap();
     assert!(of_the_other <= 1, "one round of the greedy one at most: {order:?}");
     // Both have much: they take turns.
     let mut requests = vec![(1, 100); 8];
     requests.extend(vec![(2, 500); 8]);
-    let order: Vec<u32> = cuts(&mut crowd(&requests, now, 2), 2, now).concat();
+    let order: Vec<u32> = cuts(&mut crowd(&requests, now), 2, now).concat();
     for turn in order.chunks(4) {
         assert_eq!(turn.iter().filter(|id| **id < 8).count(), 2, "{order:?}");
     }
@@ -495,14 +495,14 @@ fn a_greedy_caller_gets_what_the_others_leave() {
 #[test]
 fn nobody_saves_up_by_staying_away() {
     let now = Instant::now();
-    let mut pending = crowd(&[(1, 100); 20], now, 1);
+    let mut pending = crowd(&[(1, 100); 20], now);
     let (policy, costs) = (BatchPolicy::eager(1), CostModel::new(1, Duration::ZERO));
     for _ in 0..10 {
         cut(&mut pending, now, &policy, &costs, false);
     }
     for id in 100..110 {
         let entry = Entry { tenant: 2, ..entry(id, now, Deadline::after(now, ms(50))) };
-        pending.push(Some(0), entry, 1);
+        pending.push(Some(0), entry);
     }
     let order: Vec<u32> = cuts(&mut pending, 1, now).concat();
     let newcomer = order[..8].iter().filter(|id| **id >= 100).count();
@@ -514,7 +514,7 @@ fn what_goes_before_a_request_is_what_will_be_served_before_it() {
     let now = Instant::now();
     let mut requests = vec![(1, 100); 6];
     requests.extend([(2, 100), (2, 100), (3, 500)]);
-    let pending = crowd(&requests, now, 4);
+    let pending = crowd(&requests, now);
     let due = |limit| Deadline::after(now, ms(limit));
     let ahead = |priority, tenant, limit| pending.ahead(priority, tenant, due(limit), ms(1));
     // Each request takes 1 ms. A new caller waits for one of everybody's.
@@ -531,14 +531,14 @@ fn what_goes_before_a_request_is_what_will_be_served_before_it() {
 #[test]
 fn a_full_queue_makes_room_for_those_with_a_better_right() {
     let now = Instant::now();
-    let mut pending = crowd(&[(1, 100), (1, 300), (1, 200), (2, 100)], now, 4);
-    assert_eq!(pending.displace(1, 1, 4), None, "the greedy one itself");
-    assert_eq!(pending.displace(1, 2, 4), Some(1), "has one, where another has three");
-    assert_eq!(pending.displace(1, 2, 4), None, "has one, where another has two");
-    assert_eq!(pending.displace(1, 3, 4), Some(2), "has none, where another has two");
-    assert_eq!(pending.displace(1, 3, 4), None, "everybody has one");
-    assert!(pending.displace(0, 1, 4).is_some(), "more urgent");
-    assert_eq!(pending.displace(2, 4, 4), None, "less urgent");
+    let mut pending = crowd(&[(1, 100), (1, 300), (1, 200), (2, 100)], now);
+    assert_eq!(pending.displace(1, 1), None, "the greedy one itself");
+    assert_eq!(pending.displace(1, 2), Some(1), "has one, where another has three");
+    assert_eq!(pending.displace(1, 2), None, "has one, where another has two");
+    assert_eq!(pending.displace(1, 3), Some(2), "has none, where another has two");
+    assert_eq!(pending.displace(1, 3), None, "everybody has one");
+    assert!(pending.displace(0, 1).is_some(), "more urgent");
+    assert_eq!(pending.displace(2, 4), None, "less urgent");
     assert_eq!(pending.jobs(), 1);
 }
 
@@ -560,7 +560,7 @@ fn the_tightest_rider_decides_how_many_ride() {
     let now = Instant::now();
     let mut requests = vec![(1, 1000); 15];
     requests.push((1, 2));
-    let mut pending = crowd(&requests, now, 16);
+    let mut pending = crowd(&requests, now);
     let (policy, costs) = (measured(16), pays());
     let first = cut(&mut pending, now, &policy, &costs, false).unwrap();
     assert_eq!(first.riders[0].1.payload, 15);
@@ -571,14 +571,32 @@ fn the_tightest_rider_decides_how_many_ride() {
 }
 
 #[test]
+fn a_turn_is_as_long_as_a_batch_that_pays() {
+    let now = Instant::now();
+    // Each row costs the same: a run has one, whatever it may have.
+    let mut costs = CostModel::new(16, Duration::ZERO);
+    costs.set(1, 1, ms(1));
+    costs.set(16, 1, ms(16));
+    let mut requests = vec![(1, 1000); 12];
+    requests.extend(vec![(2, 2000); 4]);
+    let mut pending = crowd(&requests, now);
+    let mut order = Vec::new();
+    while let Some(cut) = cut(&mut pending, now, &measured(16), &costs, false) {
+        order.extend(ids(&cut));
+    }
+    let modest: Vec<bool> = order[..8].iter().map(|id| *id >= 12).collect();
+    assert_eq!(modest, [false, true].repeat(4), "{order:?}");
+}
+
+#[test]
 fn who_cannot_be_in_time_does_not_run_unless_nothing_has_run_for_long() {
     let now = Instant::now();
     let (policy, costs) = (measured(16), pays());
-    let mut pending = crowd(&[(1, 1), (1, 1000)], now, 16);
+    let mut pending = crowd(&[(1, 1), (1, 1000)], now);
     let done = cut(&mut pending, now, &policy, &costs, false).unwrap();
     assert_eq!(ids(&done), [1]);
     assert_eq!(done.hopeless[0].payload, 0);
-    let mut pending = crowd(&[(1, 1)], now, 16);
+    let mut pending = crowd(&[(1, 1)], now);
     let probing = Moment { probe: true, ..moment(now, &policy, &costs, false) };
     assert_eq!(ids(&pending.cut(&probing).unwrap()), [0]);
 }
@@ -599,7 +617,7 @@ fn lengths_that_are_near_ride_together() {
     let mut pending = Pending::default();
     for (length, id) in [80_usize, 10, 84, 160, 12, 81].into_iter().zip(0..) {
         let entry = Entry { length, ..entry(id, now, deadline) };
-        pending.push(Some(0_u8), entry, 8);
+        pending.push(Some(0_u8), entry);
     }
     let policy = measured(8);
     let cuts: Vec<Vec<u32>> = std::iter::from_fn(|| cut(&mut pending, now, &policy, &costs, false))

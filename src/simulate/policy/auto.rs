@@ -81,7 +81,7 @@ impl Policy for Auto {
         }
         let (enqueued_at, payload) = (now, *request);
         let entry = Entry { rows, length, enqueued_at, deadline, priority, tenant, work, payload };
-        self.pending.push(Some(()), entry, self.policy.max_rows);
+        self.pending.push(Some(()), entry);
         Admission::Accepted
     }
 
