@@ -2,7 +2,8 @@
 //! every run since.
 //!
 //! [`CostModel`] keeps one [`Curve`] over rows per class of lengths (the padded size, or the size of
-//! the inner dimensions). A single slow run moves a curve little, many move it surely; a slowdown of
+//! the inner dimensions), of the length that was seen first in it; lengths beside it are judged by the
+//! line to the next class. A single slow run moves a curve little, many move it surely; a slowdown of
 //! the whole machine is learned apart from the curves, within a few runs, as one factor for all.
 //! Pure: no clock, no lock. The batcher asks it how many rows to run and who can still be in time;
 //! first runs and the simulator fill it.
@@ -33,6 +34,8 @@ pub struct CostModel {
 /// What is known of one class of lengths.
 #[derive(Debug, Clone, Default)]
 struct Class {
+    /// The length that its curve is for.
+    length: usize,
     curve: Curve,
     /// How many rows a run should have, and what a row costs then, in seconds.
     best: (usize, f64),
@@ -45,7 +48,7 @@ struct Class {
 /// One figure of a [`CostModel`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CostPoint {
-    /// Length that stands for the class.
+    /// Length that was seen first in its class.
     pub length: usize,
     /// Rows in the run.
     pub rows: usize,
@@ -53,6 +56,12 @@ pub struct CostPoint {
     pub time: Duration,
     /// Runs that it was learned from.
     pub runs: u64,
+}
+
+impl Class {
+    fn of(length: usize) -> Self {
+        Self { length: length.max(1), ..Self::default() }
+    }
 }
 
 /// What one run may move the level by: the share, and the largest step.
@@ -93,8 +102,9 @@ impl CostModel {
 
     /// Takes `took` as the time of such a run, as measured by somebody who has ruled out accidents.
     pub fn set(&mut self, rows: usize, length: usize, took: Duration) {
+        let seconds = took.as_secs_f64() / self.beside(rows, length);
         let class = class(length);
-        self.classes.entry(class).or_default().curve.set(rows, took.as_secs_f64());
+        self.classes.entry(class).or_insert_with(|| Class::of(length)).curve.set(rows, seconds);
         self.refresh(class);
     }
 
@@ -106,12 +116,18 @@ impl CostModel {
         }
         let known = self.base(rows, length);
         let error = known.map_or(0.0, |base| (seconds / base).ln() - self.level);
-        self.level += LEVEL_GAIN * error.clamp(-LEVEL_STEP, LEVEL_STEP);
+        // A guess that was wrong says nothing of the machine.
+        let guessed = !self.classes.get(&class(length)).is_some_and(|own| own.curve.knows(rows));
+        if !guessed {
+            self.level += LEVEL_GAIN * error.clamp(-LEVEL_STEP, LEVEL_STEP);
+        }
         let step = if error > self.surprise { 1.0 - SURPRISED } else { -SURPRISED };
         self.surprise = (self.surprise + SURPRISE_STEP * step).clamp(0.0, SURPRISE_LIMIT);
+        let beside = self.beside(rows, length);
+        let (seconds, known) = (seconds / beside / self.level.exp(), known.map(|it| it / beside));
         let class = class(length);
-        let seen = self.classes.entry(class).or_default();
-        seen.curve.observe(rows, seconds / self.level.exp(), known);
+        let seen = self.classes.entry(class).or_insert_with(|| Class::of(length));
+        seen.curve.observe(rows, seconds, known, guessed);
         (seen.since, seen.runs) = (seen.since + 1, seen.runs + 1);
         if seen.best.0 == 0 || seen.since >= REFRESH {
             self.refresh(class);
@@ -132,10 +148,10 @@ impl CostModel {
     pub fn per_row(&self, length: usize) -> Duration {
         let seconds = match self.nearest_class(class(length)) {
             None => return Duration::ZERO,
-            Some((near, known)) if near == class(length) => known.best.1,
-            Some((near, known)) => {
-                known.best.1 * (count(length.max(1)) / count(representative(near))).min(FAR)
+            Some((near, known)) if near == class(length) => {
+                known.best.1 * self.beside(known.best.0, length)
             }
+            Some((_, known)) => known.best.1 * (count(length.max(1)) / count(known.length)).min(FAR),
         };
         Duration::from_secs_f64(seconds * self.level.exp())
     }
@@ -152,17 +168,23 @@ impl CostModel {
         }
     }
 
+    /// Most rows that a run of `length` should have for what is known.
+    pub fn reach(&self, length: usize) -> usize {
+        let known = self.nearest_class(class(length)).and_then(|(_, known)| known.curve.largest());
+        known.map_or(self.most_rows, |largest| self.most_rows.min(largest * BEYOND))
+    }
+
     /// How many rows a run should have if any number waits and it is of the length that was seen most.
     pub fn usual_rows(&self) -> usize {
         match self.usual() {
-            Some((_, known)) => known.best.0.clamp(1, self.most_rows),
+            Some(known) => known.best.0.clamp(1, self.most_rows),
             None => self.most_rows,
         }
     }
 
     /// The length that was seen most; 1 if none was.
     pub fn usual_length(&self) -> usize {
-        self.usual().map_or(1, |(class, _)| representative(class))
+        self.usual().map_or(1, |known| known.length)
     }
 
     /// Takes known runs of `length` as the usual ones until others are seen more often.
@@ -172,9 +194,8 @@ impl CostModel {
         }
     }
 
-    fn usual(&self) -> Option<(u32, &Class)> {
-        let usual = self.classes.iter().max_by_key(|(_, known)| known.runs)?;
-        Some((*usual.0, usual.1))
+    fn usual(&self) -> Option<&Class> {
+        self.classes.values().max_by_key(|known| known.runs)
     }
 
     /// Whether nothing has been learned.
@@ -185,21 +206,20 @@ impl CostModel {
     /// Everything that was learned, by length and rows.
     pub fn points(&self) -> Vec<CostPoint> {
         let scale = self.level.exp();
-        let of = |(class, known): (&u32, &Class)| {
-            let length = representative(*class);
+        let of = |known: &Class| {
+            let length = known.length;
             let point = move |(rows, seconds, runs)| {
                 let time = Duration::from_secs_f64(seconds * scale);
                 CostPoint { length, rows, time, runs }
             };
             known.curve.points().map(point).collect::<Vec<_>>()
         };
-        self.classes.iter().flat_map(of).collect()
+        self.classes.values().flat_map(of).collect()
     }
 
     fn search(&self, length: usize, available: usize) -> usize {
         let per_row = |rows| (self.seconds(rows, length) + self.around) / count(rows);
-        let seen = self.classes.get(&class(length)).and_then(|known| known.curve.largest());
-        let available = seen.map_or(available, |largest| available.min(largest * BEYOND));
+        let available = available.min(self.reach(length));
         let (mut best, mut cost) = (1, per_row(1));
         for rows in sizes(available).skip(1) {
             let other = per_row(rows);
@@ -212,7 +232,7 @@ impl CostModel {
     }
 
     fn refresh(&mut self, class: u32) {
-        let length = representative(class);
+        let Some(length) = self.classes.get(&class).map(|known| known.length) else { return };
         let best = self.search(length, self.most_rows);
         let per_row = (self.seconds(best, length) + self.around) / count(best);
         let scale = self.level.exp();
@@ -226,9 +246,39 @@ impl CostModel {
         self.base(rows, length).unwrap_or(0.0) * self.level.exp()
     }
 
-    /// Time of a run while the machine is as it was. A size that its own curve does not reach is
-    /// judged by the nearest curve, at the rows that make the same number of elements there.
+    /// Time of a run while the machine is as it was.
     fn base(&self, rows: usize, length: usize) -> Option<f64> {
+        let time = match self.classes.get(&class(length)) {
+            Some(own) => self.at_class(rows, own.length)?,
+            None => return self.at_class(rows, length),
+        };
+        Some(time * self.beside(rows, length))
+    }
+
+    /// What a run of `length` takes over one of the length that its class is known by.
+    ///
+    /// Lengths between those of neighbouring classes are on the line between them. Without a
+    /// neighbour, time grows with the length.
+    fn beside(&self, rows: usize, length: usize) -> f64 {
+        let wanted = class(length);
+        let Some(own) = self.classes.get(&wanted) else { return 1.0 };
+        if length == own.length {
+            return 1.0;
+        }
+        let towards = if length > own.length { Some(wanted + 1) } else { wanted.checked_sub(1) };
+        let Some(other) = towards.and_then(|class| self.classes.get(&class)) else {
+            return count(length.max(1)) / count(own.length);
+        };
+        let times = self.at_class(rows, own.length).zip(self.at_class(rows, other.length));
+        let Some((own_time, other_time)) = times else { return 1.0 };
+        let way = count(length.abs_diff(own.length)) / count(other.length.abs_diff(own.length));
+        1.0 + way * (other_time / own_time - 1.0)
+    }
+
+    /// Time of a run of a length that a class is known by, or of a class that is not known. A size
+    /// that its own curve does not reach is judged by the nearest curve, at the rows that make the
+    /// same number of elements there.
+    fn at_class(&self, rows: usize, length: usize) -> Option<f64> {
         let wanted = class(length);
         let own = self.classes.get(&wanted).map(|known| &known.curve);
         if let Some(time) = own.and_then(|curve| curve.within(rows)) {
@@ -236,8 +286,8 @@ impl CostModel {
         }
         let others = self.classes.iter().filter(|(class, _)| **class != wanted);
         let nearest = others.min_by_key(|(class, _)| class.abs_diff(wanted));
-        let Some((other, near)) = nearest else { return own?.beyond(rows) };
-        let scale = (count(length.max(1)) / count(representative(*other))).min(FAR);
+        let Some((_, near)) = nearest else { return own?.beyond(rows) };
+        let scale = (count(length.max(1)) / count(near.length)).min(FAR);
         let there = |rows: usize| near.curve.beyond_real((count(rows) * scale).max(1.0));
         match own.and_then(|curve| curve.nearest(rows)) {
             // The own curve tells how high, the other one how it goes on.
@@ -276,13 +326,6 @@ fn class(length: usize) -> u32 {
     let within =
         if octave >= 2 { (length >> (octave - 2)) & 3 } else { (length << (2 - octave)) & 3 };
     octave * 4 + within
-}
-
-/// Smallest length of a class.
-fn representative(class: u32) -> usize {
-    let (octave, within) = (class / 4, class % 4);
-    let length = (4_u64 + u64::from(within)) << octave;
-    usize::try_from(length / 4).unwrap_or(usize::MAX)
 }
 
 fn count(number: usize) -> f64 {

@@ -190,6 +190,12 @@ impl Moment<'_> {
         if self.policy.measured { self.costs.best_rows(length, most) } else { most }
     }
 
+    /// Most rows of a run, for all that is known.
+    pub fn reach(&self, length: usize) -> usize {
+        let most = self.policy.max_rows;
+        if self.policy.measured { self.costs.reach(length).min(most) } else { most }
+    }
+
     /// How many rows a batch should have if `waiting` rows of `length` wait and the tightest rider's
     /// answer is due at `due`.
     pub fn target(&self, waiting: usize, length: usize, due: Deadline) -> usize {

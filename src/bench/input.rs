@@ -1,5 +1,7 @@
 //! Makes a request for a model from its metadata alone.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 use prost::Message;
 use tonic::transport::Channel;
@@ -27,14 +29,14 @@ pub async fn metadata(address: &str, model: &str) -> Result<ModelMetadataRespons
     answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
 }
 
-/// An encoded request of `rows` rows. Open dimensions are `rows` on the first axis and 1 elsewhere,
-/// unless `shapes` says otherwise; values are small and differ.
+/// An encoded request of `rows` rows. Open dimensions are `rows` on the first axis and `length`
+/// elsewhere, unless `shapes` says otherwise; values are small and differ.
 ///
 /// # Errors
 /// A sentence with the reason.
 pub fn request(
     metadata: &ModelMetadataResponse,
-    rows: i64,
+    (rows, length): (i64, i64),
     shapes: &Shapes,
 ) -> Result<Bytes, String> {
     let mut message =
@@ -43,7 +45,7 @@ pub fn request(
         let given = shapes.iter().find(|(name, _)| *name == input.name);
         let size = |(axis, dim): (usize, &i64)| match (axis, *dim) {
             (0, -1) => rows,
-            (_, -1) => 1,
+            (_, -1) => length,
             (_, dim) => dim,
         };
         let shape = given.map_or_else(
@@ -62,6 +64,28 @@ pub fn request(
         });
     }
     Ok(message.encode_to_vec().into())
+}
+
+/// Encoded requests of every length of the range, one after the other in an order that mixes long and
+/// short ones.
+///
+/// # Errors
+/// A sentence with the reason.
+pub fn requests(
+    metadata: &ModelMetadataResponse,
+    rows: i64,
+    lengths: RangeInclusive<i64>,
+    shapes: &Shapes,
+) -> Result<Vec<Bytes>, String> {
+    let mut lengths: Vec<(i64, i64)> = lengths.enumerate().map(mixed).collect();
+    lengths.sort_unstable();
+    lengths.iter().map(|(_, length)| request(metadata, (rows, *length), shapes)).collect()
+}
+
+/// A place far from those of its neighbours: multiples of the golden section are spread evenly.
+fn mixed((index, length): (usize, i64)) -> (i64, i64) {
+    let place = (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1;
+    (i64::try_from(place).unwrap_or(0), length)
 }
 
 /// Numbers from 0 to 15 in turn, halves of them for floats; one-letter strings.

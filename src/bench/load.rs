@@ -1,6 +1,7 @@
 //! The two kinds of load, and streams.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ pub struct Load {
     pub timeout: Option<Duration>,
     /// Whether a caller gives up at its deadline, as most clients do, or waits for the answer.
     pub cancels: bool,
-    /// The encoded request.
-    pub message: Bytes,
+    /// The encoded requests, sent in turn.
+    pub messages: Vec<Bytes>,
 }
 
 /// How requests leave.
@@ -51,8 +52,10 @@ const TICK: Duration = Duration::from_millis(100);
 struct Run {
     clients: Vec<RawClient>,
     load: Load,
-    /// The request with its prefix.
-    frame: Bytes,
+    /// The requests with their prefixes.
+    frames: Vec<Bytes>,
+    /// How often one was taken.
+    taken: AtomicUsize,
     begun_at: Instant,
     until: Instant,
     measured: Mutex<Measured>,
@@ -67,11 +70,16 @@ pub async fn run(address: &str, load: &Load, tick: impl Fn(u64)) -> Result<Measu
     for _ in 0..load.connections.max(1) {
         clients.push(RawClient::connect(address).await?);
     }
-    let frame = framed(&load.message).ok_or("the request has 4 GiB or more")?;
+    let frames: Option<Vec<Bytes>> = load.messages.iter().map(|message| framed(message)).collect();
+    let frames = frames.ok_or("a request has 4 GiB or more")?;
+    if frames.is_empty() {
+        return Err("there is no request to send".to_owned());
+    }
     let (begun_at, cpu) = (Instant::now(), own_cpu());
     let run = Arc::new(Run {
         clients,
-        frame,
+        frames,
+        taken: AtomicUsize::new(0),
         begun_at,
         until: begun_at + load.duration,
         load: load.clone(),
@@ -106,6 +114,12 @@ impl Run {
         change(&mut self.measured.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The next request.
+    fn frame(&self) -> Bytes {
+        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+        self.frames[taken % self.frames.len()].clone()
+    }
+
     /// Notes the end of a request that should have left at `due`.
     fn record(&self, result: Result<(), Code>, due: Instant) {
         let (took, timeout) = (due.elapsed(), self.load.timeout);
@@ -117,11 +131,11 @@ impl Run {
     async fn call(&self, index: usize, due: Instant) -> Result<(), Code> {
         let client = &self.clients[index % self.clients.len()];
         let Some(timeout) = self.load.timeout else {
-            return client.call(self.frame.clone(), None).await;
+            return client.call(self.frame(), None).await;
         };
         let deadline = due + timeout;
         let left = deadline.saturating_duration_since(Instant::now());
-        let call = client.call(self.frame.clone(), Some(left));
+        let call = client.call(self.frame(), Some(left));
         if self.load.cancels {
             timeout_at(deadline, call).await.unwrap_or(Err(Code::DeadlineExceeded))
         } else {
@@ -201,7 +215,7 @@ async fn stream(run: Arc<Run>, window: usize) {
     let mut sent = VecDeque::with_capacity(window);
     for _ in 0..window {
         if let Some(messages) = &mut messages {
-            messages.send(run.frame.clone());
+            messages.send(run.frame());
             sent.push_back(Instant::now());
         }
     }
@@ -218,7 +232,7 @@ async fn stream(run: Arc<Run>, window: usize) {
                 messages.finish();
             }
         } else if let Some(messages) = &mut messages {
-            messages.send(run.frame.clone());
+            messages.send(run.frame());
             sent.push_back(now);
         }
     }

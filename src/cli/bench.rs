@@ -1,5 +1,6 @@
 //! `onnxd bench`: puts load on a server and prints what came back.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +47,10 @@ pub(super) fn command() -> Command {
         .arg(
             option("shape", "INPUT=N,N", "Shape of an input whose dimensions are open")
                 .action(ArgAction::Append),
+        )
+        .arg(
+            option("lengths", "N..M", "Open inner dimensions: every length of this range, mixed")
+                .default_value("1..1"),
         )
         .arg(
             option("timeout-ms", "MS", "Deadline of each request").value_parser(value_parser!(u64)),
@@ -118,7 +123,7 @@ async fn measure(matches: &ArgMatches) -> Result<Measured, String> {
         connections: count("connections"),
         timeout: matches.get_one::<u64>("timeout-ms").copied().map(Duration::from_millis),
         cancels: !matches.get_flag("no-cancel"),
-        message: input::request(&metadata, rows, &shapes?)?,
+        messages: input::requests(&metadata, rows, lengths(&text("lengths"))?, &shapes?)?,
     };
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {pos} answers {per_sec}") {
@@ -127,6 +132,16 @@ async fn measure(matches: &ArgMatches) -> Result<Measured, String> {
     let measured = load::run(&address, &load, |ends| bar.set_position(ends)).await;
     bar.finish_and_clear();
     measured
+}
+
+fn lengths(text: &str) -> Result<RangeInclusive<i64>, String> {
+    let wrong = || format!("--lengths: expected N..M with 1 <= N <= M, got {text:?}");
+    let (first, last) = text.split_once("..").ok_or_else(wrong)?;
+    let range = first.parse().map_err(|_| wrong())?..=last.parse().map_err(|_| wrong())?;
+    if range.is_empty() || *range.start() < 1 {
+        return Err(wrong());
+    }
+    Ok(range)
 }
 
 fn shape(text: &str) -> Result<(String, Vec<i64>), String> {

@@ -22,6 +22,10 @@ struct Point {
 const STEP: f64 = 0.4;
 /// Share of a run in a size that was seen often.
 const GAIN: f64 = 1.0 / 16.0;
+/// Runs from which on a size is known.
+const KNOWN: u64 = 3;
+/// How far off a guess can be, as a factor; beyond it, the run was an accident.
+const GUESS: f64 = 4.0;
 /// Runs that a careful measurement stands for.
 const CAREFUL: u64 = 12;
 
@@ -34,14 +38,34 @@ impl Curve {
         }
     }
 
+    /// Whether `rows` is a known size, or between two, that were seen more than once or twice.
+    pub(super) fn knows(&self, rows: usize) -> bool {
+        let position = self.points.partition_point(|point| point.rows < rows);
+        let seen = |position: usize| self.points.get(position).filter(|it| it.runs >= KNOWN);
+        let exact = seen(position).is_some_and(|point| point.rows == rows);
+        exact || (seen(position).is_some() && position > 0 && seen(position - 1).is_some())
+    }
+
     /// Learns from one run. A size that was not seen before starts from `expected`, so that an
-    /// accident does not become a point of its own.
-    pub(super) fn observe(&mut self, rows: usize, seconds: f64, expected: Option<f64>) {
+    /// accident does not become a point of its own; from what it took if that was `guessed`.
+    pub(super) fn observe(
+        &mut self,
+        rows: usize,
+        seconds: f64,
+        expected: Option<f64>,
+        guessed: bool,
+    ) {
         let rows = kept(rows);
         let position = match self.find(rows) {
             Ok(position) => position,
             Err(position) => {
-                let seconds = expected.unwrap_or(seconds);
+                let seconds = match expected {
+                    Some(expected) if guessed => {
+                        expected * (seconds / expected).clamp(1.0 / GUESS, GUESS)
+                    }
+                    Some(expected) => expected,
+                    None => seconds,
+                };
                 self.points.insert(position, Point { rows, seconds, runs: 0 });
                 position
             }

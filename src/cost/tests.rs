@@ -158,10 +158,33 @@ fn a_length_that_was_not_seen_is_judged_by_its_elements() {
 }
 
 #[test]
+fn lengths_inside_a_class_are_on_the_line_to_the_next() {
+    // 64 to 79 and 80 to 95 are classes.
+    let mut model = measured(64, &[(1, us(640)), (8, us(3200))]);
+    near(model.expect(1, 76), 760.0, 1e-6);
+    near(model.per_row(72), model.per_row(64).as_secs_f64() * 1.125e6, 1e-6);
+    model.set(1, 80, us(720));
+    model.set(8, 80, us(3200));
+    near(model.expect(1, 72), 680.0, 1e-6);
+    near(model.expect(8, 72), 3200.0, 1e-6);
+    // Whatever length of the class runs, it is learned for that length.
+    for _ in 0..400 {
+        model.observe(1, 72, us(780));
+        model.observe(1, 80, us(820));
+    }
+    near(model.expect(1, 72), 780.0, 0.02);
+    near(model.expect(1, 80), 820.0, 0.02);
+    near(model.expect(1, 64), 740.0, 0.03);
+}
+
+#[test]
 fn classes_of_lengths_are_a_fifth_wide() {
-    for length in 1..5000 {
-        let low = representative(class(length));
-        assert!(low <= length && length <= low + low / 4, "{length} in the class of {low}");
+    let mut low = 1;
+    for length in 2..5000 {
+        if class(length) > class(low) {
+            low = length;
+        }
+        assert!(class(length) == class(low) && length <= low + low / 4, "{length} as {low}");
     }
 }
 

@@ -122,6 +122,40 @@ def encoder(name, sizes):
     return model(name, graph, weights=weights)
 
 
+def recurrent(name, words, width, hidden, scores):
+    """A text classifier that reads token by token, so that one text alone waits for the memory.
+
+    The number of tokens that are not padding tells the recurrent layer where each text ends, so that
+    padded texts get the answers that they get alone.
+    """
+    rng = np.random.default_rng(SEED)
+
+    def array(*shape):
+        return rng.integers(-16, 17, shape).astype(np.float32) / 512
+
+    ids = {"none": 0, "one": 1}
+    weights = [(key, np.array([value], np.int64)) for key, value in ids.items()]
+    weights += [
+        ("words", array(words, width) * np.float32(16)),
+        ("from_word", array(1, 3 * hidden, width)),
+        ("from_state", array(1, 3 * hidden, hidden)),
+        ("biases", array(1, 6 * hidden)),
+        ("to_scores", array(hidden, scores)),
+    ]
+    text = f"""(int64[batch,sequence] input_ids, int64[batch,sequence] attention_mask)
+        => (float[batch,{scores}] scores) {{
+        tokens = Gather<axis = 0>(words, input_ids)
+        in_order = Transpose<perm = [1, 0, 2]>(tokens)
+        real = Greater(attention_mask, none)
+        counted = Cast<to = 6>(real)
+        lengths = ReduceSum<keepdims = 0>(counted, one)
+        states, last = GRU<hidden_size = {hidden}>(in_order, from_word, from_state, biases, lengths)
+        state = Squeeze(last, none)
+        scores = MatMul(state, to_scores)
+    }}"""
+    return model(name, text, weights=weights)
+
+
 def models():
     """All models that are kept: (name, version) -> bytes of model.onnx."""
     made = {}
@@ -353,6 +387,7 @@ def bench_models():
     # About the size of the last stage of a ranking model: 1.8 million weights, 7 MB.
     made = {("mlp_rank", 1): mlp("mlp_rank", (256, 1024, 1024, 512, 1))}
     made["text_mixed", 1] = encoder("text_mixed", BENCH_TEXT)
+    made["text_recurrent", 1] = recurrent("text_recurrent", 4096, 128, 512, 8)
     return {key: value.SerializeToString(deterministic=True) for key, value in made.items()}
 
 

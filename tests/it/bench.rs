@@ -18,7 +18,7 @@ fn load(pace: Pace, model: &str, value: f32) -> Load {
         connections: 2,
         timeout: None,
         cancels: true,
-        message: request(model, &[value]).encode_to_vec().into(),
+        messages: vec![request(model, &[value]).encode_to_vec().into()],
     }
 }
 
@@ -85,7 +85,7 @@ async fn nobody_there_is_an_error_and_a_request_needs_metadata_only() {
     let address = server.grpc.to_string();
     let metadata = input::metadata(&address, "echo").await.unwrap();
     let shapes = [("x".to_owned(), vec![3, 2])];
-    let message = input::request(&metadata, 1, &shapes).unwrap();
+    let message = input::request(&metadata, (1, 1), &shapes).unwrap();
     let decoded = onnxd::pb::ModelInferRequest::decode(message).unwrap();
     assert_eq!(decoded.inputs[0].shape, [3, 2]);
     assert_eq!(decoded.raw_input_contents[0].len(), 24);

@@ -2,7 +2,7 @@
 //!
 //! Requests of one length go in order, as many as the size that [`Moment::target`] names and as let
 //! the tightest of them be in time. Among mixed lengths the most urgent request chooses the company:
-//! those nearest to its length, as long as each rides cheaper than it would run alone.
+//! those nearest to its length, as many as get the most work done in the time of the run.
 
 use std::hash::Hash;
 
@@ -10,8 +10,39 @@ use super::{Cut, Entry, JobKey, Pending, Place};
 use crate::batcher::policy::{Moment, count};
 use crate::deadline::Deadline;
 
-/// A rider among mixed lengths must save at least this share of what it would cost alone.
-const WORTH_JOINING: f64 = 0.97;
+/// Riders of mixed lengths, as numbers.
+#[derive(Debug, Clone, Copy)]
+struct Company {
+    rows: usize,
+    /// Of the longest.
+    length: usize,
+    /// Deadline of the tightest.
+    due: Deadline,
+    /// Seconds that all would take in runs of their own length that are as large as pays.
+    work: f64,
+}
+
+impl Company {
+    fn with<T>(self, entry: &Entry<T>) -> Self {
+        Self {
+            rows: self.rows + entry.rows,
+            length: self.length.max(entry.length),
+            due: self.due.min(entry.deadline),
+            work: self.work + entry.work.as_secs_f64(),
+        }
+    }
+
+    /// Work done in each second of their run. Padding lowers it, and so does a run that is too small.
+    fn yields(&self, moment: &Moment<'_>) -> f64 {
+        let took = moment.costs.expect(self.rows, self.length).as_secs_f64();
+        self.work / took.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// A rider that lowers what a run yields to less than this share of the best so far is left out; one
+/// that lowers it less may be the first of several that raise it, as sizes of machine code are not
+/// smooth.
+const WORTH_TRYING: f64 = 0.9;
 /// Candidates in a row that do not fit before the search ends.
 const MISSES: usize = 16;
 
@@ -114,34 +145,44 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
         group.first(&self.shares).map(|(_, place)| place)
     }
 
-    /// Adds company to the one rider of `cut`, of a group with mixed lengths.
+    /// Adds company to the one rider of `cut`, of a group with mixed lengths: those nearest to its
+    /// length, as many as make the most of the run's time.
     fn fill_mixed(&mut self, position: usize, moment: &Moment<'_>, cut: &mut Cut<T>) {
-        let Some(mut due) = cut.riders.first().map(|(_, entry)| entry.deadline) else { return };
-        let wanted = cut.length;
+        let Some((_, first)) = cut.riders.first() else { return };
+        let (wanted, measured) = (cut.length, moment.policy.measured);
+        let mut company = Company {
+            rows: cut.rows,
+            length: cut.length,
+            due: first.deadline,
+            work: first.work.as_secs_f64(),
+        };
         let mut candidates: Vec<Place> = self.groups[position].places().copied().collect();
         let away = |place: &Place| self.slots[place.slot].entry.length.abs_diff(wanted);
         candidates.sort_by_key(|place| (away(place), place.deadline, place.serial));
-        let mut misses = 0;
-        let mut cost = moment.costs.expect(cut.rows, cut.length);
+        let (mut chosen, mut misses) = (Vec::new(), 0);
+        let (mut best, mut best_count) = (company.yields(moment), 0);
         for place in candidates {
-            let Entry { rows, length, .. } = self.slots[place.slot].entry;
-            let joined = (cut.rows + rows, cut.length.max(length));
-            let tightest = due.min(place.deadline);
-            let with_it = moment.costs.expect(joined.0, joined.1);
-            let alone = moment.costs.expect(rows, length);
-            let fits = joined.0 <= moment.policy.max_rows
+            let joined = company.with(&self.slots[place.slot].entry);
+            let yields = joined.yields(moment);
+            let fits = joined.rows <= moment.reach(joined.length)
                 && !place.deadline.is_past(moment.now)
-                && (!moment.policy.measured || with_it <= cost + alone.mul_f64(WORTH_JOINING))
-                && moment.in_time(joined.0, joined.1, tightest);
-            if fits {
-                (due, cost, misses) = (tightest, with_it, 0);
-                self.ride(&place, moment, cut);
+                && (!measured || yields >= best * WORTH_TRYING)
+                && moment.in_time(joined.rows, joined.length, joined.due);
+            if !fits {
+                misses += 1;
+                if misses == MISSES {
+                    break;
+                }
                 continue;
             }
-            misses += 1;
-            if misses == MISSES {
-                break;
+            (company, misses) = (joined, 0);
+            chosen.push(place);
+            if !measured || yields > best {
+                (best, best_count) = (yields, chosen.len());
             }
+        }
+        for place in &chosen[..best_count] {
+            self.ride(place, moment, cut);
         }
     }
 

@@ -616,7 +616,8 @@ fn lengths_that_are_near_ride_together() {
     }
     let mut pending = Pending::default();
     for (length, id) in [80_usize, 10, 84, 160, 12, 81].into_iter().zip(0..) {
-        let entry = Entry { length, ..entry(id, now, deadline) };
+        let work = costs.per_row(length);
+        let entry = Entry { length, work, ..entry(id, now, deadline) };
         pending.push(Some(0_u8), entry);
     }
     let policy = measured(8);
