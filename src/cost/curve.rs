@@ -38,12 +38,12 @@ impl Curve {
         }
     }
 
-    /// Whether `rows` is a known size, or between two, that were seen more than once or twice.
+    /// Whether `rows` is among sizes that were seen more than once or twice, or between two.
     pub(super) fn knows(&self, rows: usize) -> bool {
-        let position = self.points.partition_point(|point| point.rows < rows);
-        let seen = |position: usize| self.points.get(position).filter(|it| it.runs >= KNOWN);
-        let exact = seen(position).is_some_and(|point| point.rows == rows);
-        exact || (seen(position).is_some() && position > 0 && seen(position - 1).is_some())
+        let (below, above) = self.points.split_at(self.points.partition_point(|it| it.rows <= rows));
+        let seen = |points: &[Point]| points.iter().any(|point| point.runs >= KNOWN);
+        let exact = below.last().is_some_and(|point| point.rows == rows && point.runs >= KNOWN);
+        exact || (seen(below) && seen(above))
     }
 
     /// Learns from one run. A size that was not seen before starts from `expected`, so that an
