@@ -206,6 +206,11 @@ impl Batcher {
         if state.policy.measured { state.costs.usual_rows().min(most) } else { most }
     }
 
+    /// Most requests that wait.
+    pub fn max_queue_jobs(&self) -> usize {
+        self.shared.limits.max_jobs
+    }
+
     /// What runs cost, as known now.
     pub fn costs(&self) -> CostModel {
         self.shared.lock().costs.clone()

@@ -151,7 +151,9 @@ impl CostModel {
             Some((near, known)) if near == class(length) => {
                 known.best.1 * self.beside(known.best.0, length)
             }
-            Some((_, known)) => known.best.1 * (count(length.max(1)) / count(known.length)).min(FAR),
+            Some((_, known)) => {
+                known.best.1 * (count(length.max(1)) / count(known.length)).min(FAR)
+            }
         };
         Duration::from_secs_f64(seconds * self.level.exp())
     }

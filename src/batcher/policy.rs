@@ -7,6 +7,7 @@
 //! that is cut now ends no later than one that is cut later, and what comes meanwhile is the next
 //! batch, which is larger the busier the workers are. `onnxd simulate` compares this with waiting.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +170,18 @@ impl BatchPolicy {
         Decision::WaitUntil(patience.min(latest))
     }
 }
+
+/// Requests that may wait: as many as settings say, or enough to keep each instance busy for some
+/// full runs. Time bounds the queue of those who have deadlines; this bounds it for the others.
+pub fn queue_jobs(said: Option<NonZeroUsize>, instances: usize, max_rows: usize) -> usize {
+    let enough = instances.saturating_mul(max_rows).saturating_mul(QUEUED_RUNS);
+    said.map_or_else(|| enough.max(FEWEST_QUEUED), NonZeroUsize::get)
+}
+
+/// Full runs of each instance that find room in the queue.
+const QUEUED_RUNS: usize = 8;
+/// Requests that find room in any queue.
+const FEWEST_QUEUED: usize = 4096;
 
 /// Whether a loss so long ago tells of an overload that still lasts: within some full runs.
 pub fn is_overload(costs: &CostModel, since: Duration) -> bool {

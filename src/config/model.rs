@@ -31,8 +31,8 @@ pub struct ModelConfig {
     pub preferred_batch_sizes: Vec<usize>,
     /// Whether answers go out in the order in which their runs began.
     pub preserve_ordering: bool,
-    /// Requests that may wait.
-    pub max_queue_jobs: usize,
+    /// Requests that may wait; `None` goes by instances and rows.
+    pub max_queue_jobs: Option<NonZeroUsize>,
     /// Priority of requests that state none; 1 is the most urgent.
     pub default_priority: u64,
     /// Memory for answers that are kept, per version; 0 for none.
@@ -182,7 +182,7 @@ impl ModelConfig {
             max_queue_delay: Duration::ZERO,
             preferred_batch_sizes: Vec::new(),
             preserve_ordering: false,
-            max_queue_jobs: 1,
+            max_queue_jobs: None,
             default_priority: 1,
             response_cache_bytes: 0,
             coalesce: false,
@@ -222,7 +222,7 @@ impl ModelConfig {
                 self.preferred_batch_sizes.sort_unstable();
             }
             "preserve_ordering" => self.preserve_ordering = values::boolean(text)?,
-            "max_queue_jobs" => self.max_queue_jobs = values::number(text, 1)?,
+            "max_queue_jobs" => self.max_queue_jobs = NonZeroUsize::new(values::number(text, 0)?),
             "default_priority" => self.default_priority = values::number(text, 1)?,
             "response_cache_bytes" => self.response_cache_bytes = values::number(text, 0)?,
             "coalesce" => self.coalesce = values::boolean(text)?,

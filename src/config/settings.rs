@@ -164,7 +164,11 @@ pub const MODEL: &[Setting] = &[
         "false",
         "Let answers out in the order in which their runs began, whichever instance is done first",
     ),
-    setting("max_queue_jobs", "4096", "Requests that may wait; more are refused"),
+    setting(
+        "max_queue_jobs",
+        "0",
+        "Requests that may wait, more are refused; 0: 4096, or 8 full runs of each instance",
+    ),
     // Room on both sides for requests that state a priority.
     setting(
         "default_priority",

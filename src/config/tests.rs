@@ -1,6 +1,7 @@
 //! Defaults resolve, mistakes are all reported, files are read strictly.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::model::{Batching, CacheScope, Provider};
@@ -67,7 +68,7 @@ fn model_file_lies_over_the_servers_defaults() {
     let config = ModelConfig::parse(text, &defaults).unwrap();
     assert_eq!(config.batching, Batching::Fixed);
     assert_eq!(config.max_queue_delay, Duration::from_micros(250));
-    assert_eq!(config.max_queue_jobs, 7);
+    assert_eq!(config.max_queue_jobs, NonZeroUsize::new(7));
     assert_eq!((config.response_cache_bytes, config.coalesce), (1 << 20, true));
     assert_eq!(config.cache_scope, CacheScope::Tenant);
     assert_eq!(config.provider_options[&Provider::Cuda]["gpu_mem_limit"], "1073741824");

@@ -241,8 +241,8 @@ impl Reader {
         self.config.max_queue_delay = Duration::from_micros(u64::try_from(delay).unwrap_or(0));
         let queue = batching.child("default_queue_policy");
         let jobs = queue.map_or(0, |queue| queue.number("max_queue_size"));
-        if let Some(jobs) = usize::try_from(jobs).ok().filter(|jobs| *jobs > 0) {
-            self.config.max_queue_jobs = jobs;
+        if let Some(jobs) = usize::try_from(jobs).ok().and_then(NonZeroUsize::new) {
+            self.config.max_queue_jobs = Some(jobs);
         }
     }
 

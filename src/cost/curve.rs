@@ -40,7 +40,8 @@ impl Curve {
 
     /// Whether `rows` is among sizes that were seen more than once or twice, or between two.
     pub(super) fn knows(&self, rows: usize) -> bool {
-        let (below, above) = self.points.split_at(self.points.partition_point(|it| it.rows <= rows));
+        let (below, above) =
+            self.points.split_at(self.points.partition_point(|it| it.rows <= rows));
         let seen = |points: &[Point]| points.iter().any(|point| point.runs >= KNOWN);
         let exact = below.last().is_some_and(|point| point.rows == rows && point.runs >= KNOWN);
         exact || (seen(below) && seen(above))

@@ -145,7 +145,7 @@ fn scheduling(
     }
     let rows = model.batcher.rows_per_run();
     let queue = pb::ModelQueuePolicy {
-        max_queue_size: u32::try_from(config.max_queue_jobs).unwrap_or(u32::MAX),
+        max_queue_size: u32::try_from(model.batcher.max_queue_jobs()).unwrap_or(u32::MAX),
         allow_timeout_override: true,
         ..pb::ModelQueuePolicy::default()
     };

@@ -13,7 +13,7 @@ use super::costs::CostOrigin;
 use super::first_runs::warm_up;
 use super::labels::Labels;
 use super::layout::{CONFIG_PBTXT, MODEL_TOML};
-use crate::batcher::policy::BatchPolicy;
+use crate::batcher::policy::{BatchPolicy, queue_jobs};
 use crate::batcher::{Batcher, QueueLimits};
 use crate::cache::ResponseCache;
 use crate::config::ModelConfig;
@@ -120,7 +120,7 @@ impl ServedModel {
         let policy = batch_policy(&config, max_rows);
         let instances = loaded.executors.len();
         let limits = QueueLimits {
-            max_jobs: config.max_queue_jobs,
+            max_jobs: queue_jobs(config.max_queue_jobs, instances, max_rows),
             bytes: budget.clone(),
             default_priority: config.default_priority,
         };

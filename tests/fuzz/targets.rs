@@ -258,7 +258,7 @@ pub(crate) fn model_toml(data: &[u8]) {
     match ModelConfig::parse(text, &settings().model) {
         Ok(model) => {
             assert!(model.max_batch_size >= 1 && model.instances >= 1);
-            assert!(model.max_queue_jobs >= 1);
+            assert!(model.max_request_rows >= 1);
             assert!(!model.providers.is_empty() && !model.device_ids.is_empty());
             assert!(model.device_ids.iter().all(|id| *id >= 0));
             assert!(model.examples.values().flatten().all(|size| *size > 0));
@@ -274,7 +274,7 @@ pub(crate) fn config_pbtxt(data: &[u8]) {
         Ok(imported) => {
             let model = &imported.config;
             assert!(model.max_batch_size >= 1 && model.instances >= 1);
-            assert!(model.max_queue_jobs >= 1);
+            assert!(model.max_request_rows >= 1);
             assert!(!model.providers.is_empty() && !model.device_ids.is_empty());
             assert!(model.device_ids.iter().all(|id| *id >= 0));
             assert!(model.examples.values().flatten().all(|size| *size > 0));

@@ -182,7 +182,10 @@ fn a_made_up_request_for_another_model_is_found_at_load() {
 #[test]
 fn queue_policies_bound_the_queue() {
     let (config, ignored) = import("queues");
-    assert_eq!((config.max_queue_jobs, config.max_queue_delay), (100, Duration::ZERO));
+    assert_eq!(
+        (config.max_queue_jobs, config.max_queue_delay),
+        (NonZeroUsize::new(100), Duration::ZERO)
+    );
     assert_eq!(config.default_priority, 2);
     assert_eq!((config.batching, config.response_cache_bytes), (Batching::Fixed, 64 << 20));
     assert!(config.preserve_ordering);

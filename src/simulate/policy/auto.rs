@@ -11,13 +11,11 @@ use tokio::time::Instant;
 use super::{Admission, Instances, Next, Picked, Policy, Request};
 use crate::batcher::admission::{Newcomer, Prospect, Verdict};
 use crate::batcher::pending::{Entry, Pending};
-use crate::batcher::policy::{BatchPolicy, Decision, Moment, is_overload};
+use crate::batcher::policy::{BatchPolicy, Decision, Moment, is_overload, queue_jobs};
 use crate::cost::CostModel;
 use crate::deadline::Deadline;
 use crate::simulate::curve::Curve;
 
-/// Requests that may wait for an instance, as the server's settings have it.
-const QUEUE: usize = 4096;
 /// All requests are of one kind.
 const LENGTH: usize = 1;
 
@@ -44,8 +42,7 @@ impl Auto {
         for size in doubled.take_while(|size| *size <= curve.top()) {
             costs.set(rows(size), LENGTH, curve.time(size));
         }
-        // Many instances take many requests at once, and whoever has them grants as long a queue.
-        let limit = QUEUE.max(2 * instances * most);
+        let limit = queue_jobs(None, instances, most);
         Self {
             begin: Instant::now(),
             policy,
@@ -90,8 +87,15 @@ impl Policy for Auto {
         let lost = self.lost_at.map(|lost_at| now.saturating_sub(lost_at));
         let overloaded = lost.is_some_and(|since| is_overload(&self.costs, since));
         let (policy, costs, free) = (&self.policy, &self.costs, instances.free());
-        let (draining, probe) = (false, false);
-        let moment = Moment { now: begin + now, policy, costs, free, draining, overloaded, probe };
+        let moment = Moment {
+            now: begin + now,
+            policy,
+            costs,
+            free,
+            draining: false,
+            overloaded,
+            probe: false,
+        };
         while let Some(cut) = self.pending.cut(&moment) {
             if !cut.expired.is_empty() || !cut.hopeless.is_empty() {
                 self.lost_at = Some(now);
