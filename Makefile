@@ -48,8 +48,12 @@ lint: ## Check format, lints and documentation links
 bench: build ## Measure against the floor and the ceiling, about six minutes (ARGS=--quick: one and a half)
 	cargo bench --locked --bench server -- $(ARGS)
 
-bench-scheduling: build ## Measure batching and overload on real models, about ten minutes (ARGS=--quick)
-	benches/scheduling.py $(ARGS)
+bench-scheduling: build .venv/clients/installed ## Measure batching and overload on real models, about ten minutes (ARGS=--quick)
+	.venv/clients/bin/python tests/data/make_models.py --bench bench-out/models
+	benches/scheduling.py --text bench-out/models $(ARGS)
+
+.venv/clients/installed: tests/clients/requirements.txt
+	tests/clients/run.sh --collect-only --quiet
 
 tools: ## Install the command line tools of the tests into .tools/ (needs Go)
 	tests/clients/tools.sh
