@@ -9,6 +9,12 @@
 //! [`engine`] lets a [`policy`] serve it and returns what was [`measured`]; [`search`] finds the
 //! best fixed settings, [`suite`] compares, [`report`] and [`plot`] show. Below it is only the
 //! batcher, whose queue and policy `auto` drives. Used by `onnxd simulate`.
+//!
+//! # What it shows
+//!
+//! `onnxd simulate --quick` printed this; goodput is of requests answered in time.
+//!
+#![doc = include_str!("simulate/table.md")]
 
 pub mod arrivals;
 pub mod curve;
