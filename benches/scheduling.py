@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ONNXD = ROOT / "target" / "release" / "onnxd"
 # Samples of one frame of silero-vad, which its graph leaves open.
 FLAGS = {"silero-vad": ["--shape", "input=1,576"]}
+AT_LEAST, AT_MOST = ">=", "<="
 SIZES = [1, 2, 4, 8, 16, 32, 64]
 # Texts have from one to so many tokens.
 LONGEST = 128
@@ -98,21 +99,24 @@ def repository(model, settings, folder):
     return folder
 
 
-def rates(model, callers, settings, rounds, seconds):
-    """Answers a second with each of the settings, in turns; medians."""
+def goodput(load):
+    """Answers in time a second."""
+    return (load["answers"] - load["late"]) / load["seconds"]
+
+
+def rates(model, flags, settings, options):
+    """Goodput with each of the settings, in turns; medians."""
     found = {name: [] for name in settings}
-    for turn in range(rounds):
-        for name, text in settings.items():
-            progress(f"{model}: {name}, round {turn + 1} of {rounds}")
+    name = pathlib.Path(model).name
+    for turn in range(options.rounds):
+        for kind, text in settings.items():
+            progress(f"{name}: {kind}, round {turn + 1} of {options.rounds}")
             with tempfile.TemporaryDirectory() as folder:
                 with Server(repository(model, text, folder)) as server:
-                    flags = ["--concurrency", callers]
-                    server.load(model, *flags, "--duration", 1)
-                    found[name].append(server.load(model, *flags, "--duration", seconds))
-    return {
-        name: statistics.median(each["answers_per_second"] for each in loads)
-        for name, loads in found.items()
-    }
+                    server.load(name, *flags, "--duration", 1)
+                    load = server.load(name, *flags, "--duration", options.seconds)
+                    found[kind].append(goodput(load))
+    return {kind: statistics.median(values) for kind, values in found.items()}
 
 
 def against_hand(rows, options):
@@ -123,11 +127,11 @@ def against_hand(rows, options):
     for model, callers, rival in [("magika", 16, "off"), ("silero-vad", 32, "best fixed")]:
         if options.only and options.only not in model:
             continue
-        found = rates(model, callers, settings, options.rounds, options.seconds)
+        found = rates(model, ["--concurrency", callers], settings, options)
         best = max((name for name in found if name != "auto"), key=found.get)
         hand = found["off"] if rival == "off" else max(found[name] for name in fixed)
         name = f"{model}, {callers} callers: auto over {rival}"
-        rows.append(row(name, found["auto"] / hand, 0.98, f"best by hand: {best}", found))
+        rows.append(row(name, found["auto"] / hand, AT_LEAST, 0.98, found, f"best by hand: {best}"))
 
 
 def overload(rows, options):
@@ -147,13 +151,14 @@ def overload(rows, options):
                 flags = ["--rate", capacity * factor, "--timeout-ms", 50, "--connections", 4]
                 flags += ["--no-cancel"] if clients == "never cancel" else []
                 load = server.load("magika", *flags, "--duration", options.seconds)
-                good = (load["answers"] - load["late"]) / load["seconds"]
                 name = f"magika at {factor}x, clients that {clients}"
-                rows.append(row(f"{name}: goodput over capacity", good / capacity, 0.95, "", load))
+                share = goodput(load) / capacity
+                rows.append(row(f"{name}: goodput over capacity", share, AT_LEAST, 0.95, load))
                 late = 100 * load["late"] / max(load["answers"], 1)
-                rows.append(row(f"{name}: late answers, %", late, -1.0, "", load))
+                rows.append(row(f"{name}: late answers, %", late, AT_MOST, 1.0, load))
                 refused = load["refusal_us"]["p50"] / 1000
-                rows.append(row(f"{name}: median time of a refusal, ms", refused, -5.0, "", load))
+                name = f"{name}: median time of a refusal, ms"
+                rows.append(row(name, refused, AT_MOST, 5.0, load))
         for clients in ("cancel", "never cancel"):
             recovery(rows, server, capacity, clients)
         fairness(rows, server, capacity)
@@ -176,12 +181,13 @@ def recovery(rows, server, capacity, clients):
     begin = round(ended_at / window)
     parts = list(zip(line["requests"], line["in_time"]))[begin:]
     # The first moment from which on 99 % of all that follow are in time.
-    for index in range(len(parts)):
-        rest = parts[index:]
-        if sum(good for _, good in rest) >= 0.99 * sum(all_ for all_, _ in rest):
-            break
+    shares = (
+        sum(good for _, good in parts[index:]) / max(sum(sent for sent, _ in parts[index:]), 1)
+        for index in range(len(parts))
+    )
+    back = next((index for index, share in enumerate(shares) if share >= 0.99), len(parts))
     name = f"magika after 5x, clients that {clients}: back to 99 % in time, s"
-    rows.append(row(name, index * window, -0.5, "in parts of 0.1 s", line))
+    rows.append(row(name, back * window, AT_MOST, 0.5, line, "in parts of 0.1 s"))
 
 
 def fairness(rows, server, capacity):
@@ -192,9 +198,9 @@ def fairness(rows, server, capacity):
     modest = server.load("magika", *flags, "--rate", capacity / 3)
     greedy = json.loads(greedy.communicate()[0])
     name = "magika: in time of a modest caller beside a greedy one"
-    rows.append(row(name, modest["in_time_share"], 0.95, "", modest))
-    good = sum((each["answers"] - each["late"]) / each["seconds"] for each in (greedy, modest))
-    rows.append(row("magika: goodput of both over capacity", good / capacity, 0.95, "", greedy))
+    rows.append(row(name, modest["in_time_share"], AT_LEAST, 0.95, modest))
+    share = (goodput(greedy) + goodput(modest)) / capacity
+    rows.append(row("magika: goodput of both over capacity", share, AT_LEAST, 0.95, greedy))
 
 
 def neighbours(rows, options):
@@ -213,7 +219,7 @@ def neighbours(rows, options):
         other.communicate()
     name = "silero-vad beside an overloaded magika: rate over its rate alone"
     figures = {"alone": alone, "beside": beside}
-    rows.append(row(name, beside / alone, 0.45, "half of the core is its share", figures))
+    rows.append(row(name, beside / alone, AT_LEAST, 0.45, figures, "half of the core is its share"))
 
 
 def mixed_lengths(rows, options):
@@ -227,30 +233,28 @@ def mixed_lengths(rows, options):
     if options.text is None:
         progress("no text models given (--text FOLDER): mixed lengths are left out")
         return
+    flags = ["--lengths", f"1..{LONGEST}", "--concurrency", 64]
+    flags += ["--timeout-ms", options.text_deadline_ms]
     for model, target in (("text_recurrent", 2.0), ("text_mixed", 0.98)):
-        found = {"equal shapes": [], "padded": []}
-        for turn in range(options.rounds):
-            for name, settings in (("equal shapes", ""), ("padded", PADDED[model])):
-                progress(f"{model}: {name}, round {turn + 1} of {options.rounds}")
-                with tempfile.TemporaryDirectory() as folder:
-                    source = pathlib.Path(options.text).resolve() / model
-                    with Server(repository(source, settings, folder)) as server:
-                        flags = ["--lengths", f"1..{LONGEST}", "--concurrency", 64]
-                        flags += ["--timeout-ms", options.text_deadline_ms]
-                        server.load(model, *flags, "--duration", 1)
-                        load = server.load(model, *flags, "--duration", options.seconds)
-                        good = (load["answers"] - load["late"]) / load["seconds"]
-                        found[name].append(good)
-        middle = {name: statistics.median(values) for name, values in found.items()}
-        ratio = middle["padded"] / max(middle["equal shapes"], 0.1)
+        settings = {"equal shapes": "", "padded": PADDED[model]}
+        found = rates(pathlib.Path(options.text).resolve() / model, flags, settings, options)
         name = f"{model}, 1 to {LONGEST} tokens: padded over equal shapes"
-        note = f"{options.text_deadline_ms} ms; {middle['padded']:.0f}/s"
-        rows.append(row(name, ratio, target, note, middle))
+        note = f"{options.text_deadline_ms} ms; {found['padded']:.0f}/s"
+        ratio = found["padded"] / max(found["equal shapes"], 0.1)
+        rows.append(row(name, ratio, AT_LEAST, target, found, note))
 
 
-def row(name, figure, target, note, figures):
-    """A line of the table. A target below 0 is one to stay below."""
-    return {"row": name, "figure": figure, "target": target, "note": note, "figures": figures}
+def row(name, figure, bound, target, figures, note=""):
+    met = figure >= target if bound == AT_LEAST else figure <= target
+    return {
+        "row": name,
+        "figure": figure,
+        "bound": bound,
+        "target": target,
+        "met": met,
+        "note": note,
+        "figures": figures,
+    }
 
 
 def progress(text):
@@ -272,10 +276,8 @@ def main():
     mixed_lengths(rows, options)
     width = max(len(each["row"]) for each in rows)
     for each in rows:
-        figure, target = each["figure"], each["target"]
-        met = figure <= -target if target < 0 else figure >= target
-        bound = f"<= {-target:.2f}" if target < 0 else f">= {target:.2f}"
-        figures = f"{figure:6.2f}  {bound}  {'met' if met else 'MISSED':6}"
+        figures = f"{each['figure']:6.2f}  {each['bound']} {each['target']:.2f}"
+        figures += f"  {'met' if each['met'] else 'MISSED':6}"
         print(f"{each['row']:{width}}  {figures}  {each['note']}")
     out = ROOT / "bench-out" / "scheduling.json"
     out.parent.mkdir(exist_ok=True)

@@ -329,6 +329,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;

@@ -250,11 +250,8 @@ impl CostModel {
 
     /// Time of a run while the machine is as it was.
     fn base(&self, rows: usize, length: usize) -> Option<f64> {
-        let time = match self.classes.get(&class(length)) {
-            Some(own) => self.at_class(rows, own.length)?,
-            None => return self.at_class(rows, length),
-        };
-        Some(time * self.beside(rows, length))
+        let known = self.classes.get(&class(length)).map_or(length, |own| own.length);
+        Some(self.at_class(rows, known)? * self.beside(rows, length))
     }
 
     /// What a run of `length` takes over one of the length that its class is known by.

@@ -13,6 +13,7 @@ use crate::tensor::{DataType, Shape, Tensor};
 mod accounting;
 mod deadlines;
 mod leaving;
+mod simulation;
 mod threads;
 
 /// Bytes of one row of a request of width 1.

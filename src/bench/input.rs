@@ -112,3 +112,36 @@ fn values(dtype: DataType, elements: usize) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::model_metadata_response::TensorMetadata;
+
+    #[test]
+    fn every_length_comes_once_and_long_and_short_ones_are_mixed() {
+        let input = TensorMetadata {
+            name: "ids".to_owned(),
+            datatype: "INT64".to_owned(),
+            shape: vec![-1, -1, 4],
+        };
+        let metadata = ModelMetadataResponse { inputs: vec![input], ..Default::default() };
+        let lengths: Vec<i64> = requests(&metadata, 2, 3..=18, &[])
+            .unwrap()
+            .into_iter()
+            .map(|encoded| {
+                let request = ModelInferRequest::decode(encoded).unwrap();
+                let shape = &request.inputs[0].shape;
+                assert_eq!((shape[0], shape[2]), (2, 4));
+                let bytes = i64::try_from(request.raw_input_contents[0].len()).unwrap();
+                assert_eq!(bytes, 2 * shape[1] * 4 * 8);
+                shape[1]
+            })
+            .collect();
+        let mut sorted = lengths.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (3..=18).collect::<Vec<_>>());
+        let near = lengths.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) == 1).count();
+        assert!(near <= 2, "{lengths:?}");
+    }
+}

@@ -150,3 +150,18 @@ fn shape(text: &str) -> Result<(String, Vec<i64>), String> {
     let dims: Result<Vec<i64>, _> = dims.split(',').map(str::parse).collect();
     Ok((name.to_owned(), dims.map_err(|_| wrong())?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_lengths_is_two_numbers_that_rise() {
+        assert_eq!(lengths("1..1"), Ok(1..=1));
+        assert_eq!(lengths("8..128"), Ok(8..=128));
+        for wrong in ["", "8", "0..4", "5..4", "a..b", "1..2..3"] {
+            let problem = lengths(wrong).unwrap_err();
+            assert!(problem.contains("--lengths") && problem.contains(wrong), "{problem}");
+        }
+    }
+}

@@ -40,6 +40,7 @@ impl Curve {
 
     /// Whether `rows` is among sizes that were seen more than once or twice, or between two.
     pub(super) fn knows(&self, rows: usize) -> bool {
+        let rows = kept(rows);
         let (below, above) =
             self.points.split_at(self.points.partition_point(|it| it.rows <= rows));
         let seen = |points: &[Point]| points.iter().any(|point| point.runs >= KNOWN);

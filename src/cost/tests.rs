@@ -146,6 +146,32 @@ fn few_runs_take_longer_than_at_most_says() {
 }
 
 #[test]
+fn a_wrong_guess_says_nothing_of_the_machine() {
+    // Small sizes are known; from them, 16 rows seem to take 250 us.
+    let mut model = measured(1, &[(1, us(100)), (2, us(110))]);
+    near(model.expect(16, 1), 250.0, 1e-6);
+    for _ in 0..3 {
+        model.observe(16, 1, us(750));
+    }
+    near(model.expect(16, 1), 750.0, 0.01);
+    near(model.expect(1, 1), 100.0, 1e-6);
+    // What was seen so often is known: if it becomes slow, everything is slow.
+    for _ in 0..30 {
+        model.observe(16, 1, us(1500));
+    }
+    assert!(model.expect(1, 1) > us(130), "{:?}", model.expect(1, 1));
+}
+
+#[test]
+fn what_is_known_reaches_twice_as_far() {
+    let mut model = measured(8, &[(1, us(100)), (4, us(120))]);
+    assert_eq!((model.reach(8), model.reach(500)), (8, 8), "lengths never seen go by the nearest");
+    model.observe(8, 500, us(9000));
+    assert_eq!((model.reach(8), model.reach(500)), (8, 16));
+    assert_eq!(CostModel::new(64, Duration::ZERO).reach(8), 64, "nothing is known");
+}
+
+#[test]
 fn a_length_that_was_not_seen_is_judged_by_its_elements() {
     let model = measured(32, &[(1, us(100)), (2, us(150)), (4, us(250)), (8, us(450))]);
     near(model.expect(2, 64), 250.0, 1e-6);

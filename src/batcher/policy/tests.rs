@@ -1,10 +1,11 @@
 //! When to cut, as a table: each line is one queue at one moment, and what a free worker should do.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{BatchPolicy, CutReason, Decision, Moment, QueueView};
+use super::{BatchPolicy, CutReason, Decision, Moment, QueueView, queue_jobs};
 use crate::cost::CostModel;
 use crate::deadline::Deadline;
 
@@ -110,6 +111,14 @@ fn decide(case: &Case) -> Wanted {
             Wanted::Wait(whole)
         }
     }
+}
+
+#[test]
+fn a_queue_has_room_for_some_full_runs_of_each_instance() {
+    assert_eq!(queue_jobs(None, 1, 64), 4096);
+    assert_eq!(queue_jobs(None, 8, 256), 8 * 256 * 8);
+    assert_eq!(queue_jobs(None, usize::MAX, 2), usize::MAX);
+    assert_eq!(queue_jobs(NonZeroUsize::new(7), 8, 256), 7);
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::pending::{Entry, Pending};
-use super::policy::{BatchPolicy, CutReason, Decision, Moment};
+use crate::batcher::pending::{Entry, Pending};
+use crate::batcher::policy::{BatchPolicy, CutReason, Decision, Moment};
 use crate::cost::CostModel;
 use crate::deadline::Deadline;
 
