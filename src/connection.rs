@@ -27,6 +27,7 @@ use crate::config::ConnectionLimits;
 
 pub mod calls;
 pub mod socket;
+pub mod wakeup;
 
 use calls::{CountedBody, OpenCalls};
 use socket::{Accept, Socket};

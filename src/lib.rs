@@ -111,8 +111,8 @@
 //!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`] or, from the run of an
 //!   equal request, in [`cache::ResponseCache::find`], and nowhere else.
 //! - Only [`onnx`] names ONNX Runtime, only the wire rooms name messages, only
-//!   `onnx/strings.rs` has `unsafe` code, only [`config`], [`runtime`] and [`cli`] read the
-//!   environment, only `main.rs` prints and exits.
+//!   `onnx/strings.rs` and `connection/wakeup.rs` have `unsafe` code, only [`config`], [`runtime`]
+//!   and [`cli`] read the environment, only `main.rs` prints and exits.
 
 pub mod admin;
 pub mod app;

@@ -8,6 +8,7 @@ use super::{CANNOT_START, Console, KILLED, Layers, NOT_DRAINED, Outcome, WRONG_S
 use crate::app::signal::StopSignals;
 use crate::app::{App, DrainReport, Listeners, StartError};
 use crate::config::Config;
+use crate::connection::wakeup;
 use crate::onnx::{OnnxLoader, check_providers, environment};
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
@@ -30,6 +31,7 @@ pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(processors.available())
         .thread_name("async")
+        .on_thread_park(wakeup::parking)
         .enable_all()
         .build();
     let runtime = match runtime {

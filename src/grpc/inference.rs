@@ -12,7 +12,7 @@ use super::codec::{self, AnswerStyle};
 use super::once;
 use super::status::status;
 use crate::config::RequestLimits;
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, wakeup};
 use crate::deadline::Deadline;
 use crate::error::{InvalidRequest, PredictError};
 use crate::model::ModelVersion;
@@ -58,6 +58,9 @@ impl Ending<'_> {
         self.ended = true;
         let took = self.arrived_at.elapsed();
         self.model.metrics.ended(outcome, took);
+        if matches!(outcome, Outcome::Full | Outcome::Congested | Outcome::TooLittleTime) {
+            wakeup::refused();
+        }
         match outcome {
             Outcome::Ok => self.model.statistics.record_success(took),
             _ => self.model.statistics.record_failure(took),

@@ -1,0 +1,126 @@
+//! Whether a thread that serves connections interrupts runs when bytes come.
+//!
+//! Usually it should: a request that comes while a run keeps its processor busy is taken in at once.
+//! In overload it should not: each refusal then costs a change of threads and cold caches, several
+//! times of what the refusal itself does. So while a thread refuses many requests it is put into the
+//! scheduling class that never interrupts, and takes what came in one go, when a processor is free
+//! or the run has used its slice of some milliseconds. On a machine with processors to spare, this
+//! changes nothing.
+//!
+//! Source: `sched(7)`, `SCHED_BATCH`.
+#![expect(unsafe_code, reason = "one system call that no library in the tree wraps")]
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// Refusals are counted in windows of this length.
+const WINDOW: Duration = Duration::from_millis(100);
+/// A thread that refuses so many in a window stops to interrupt: they cost about 2 % of a processor.
+const MANY: u32 = 30;
+/// A thread that refuses no more than so many in a window interrupts again.
+const FEW: u32 = 10;
+
+thread_local! {
+    static THREAD: Cell<Manners> = const { Cell::new(Manners::NEW) };
+}
+
+/// What a thread does when bytes come, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Manners {
+    waits: bool,
+    refusals: u32,
+    since: Option<Instant>,
+}
+
+impl Manners {
+    const NEW: Self = Self { waits: false, refusals: 0, since: None };
+
+    /// At the end of a window, what holds in the next one.
+    fn at(self, now: Instant) -> Self {
+        match self.since {
+            Some(since) if now.saturating_duration_since(since) < WINDOW => self,
+            None if self.refusals == 0 => self,
+            None => Self { since: Some(now), ..self },
+            Some(_) => {
+                let waits = self.refusals > if self.waits { FEW } else { MANY };
+                let since = (waits || self.refusals > 0).then_some(now);
+                Self { waits, refusals: 0, since }
+            }
+        }
+    }
+}
+
+/// A request was refused on this thread, for want of time or room.
+pub fn refused() {
+    THREAD.with(|thread| {
+        let manners = thread.get();
+        thread.set(Manners { refusals: manners.refusals.saturating_add(1), ..manners });
+    });
+}
+
+/// To be called when this thread is about to wait for events.
+pub fn parking() {
+    THREAD.with(|thread| {
+        let before = thread.get();
+        if before == Manners::NEW {
+            return;
+        }
+        let manners = before.at(Instant::now());
+        thread.set(manners);
+        if manners.waits != before.waits {
+            set_class(if manners.waits { libc::SCHED_BATCH } else { libc::SCHED_OTHER });
+        }
+    });
+}
+
+/// Not allowed (a sandbox forbids the call): then all stays as it is, which is right but slower.
+fn set_class(class: libc::c_int) {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread; the parameters outlive the call, which does not keep them.
+    unsafe { libc::sched_setscheduler(0, class, &raw const parameters) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a thread does after windows with so many refusals each.
+    fn after(windows: &[u32]) -> Manners {
+        let mut now = Instant::now();
+        windows.iter().fold(Manners::NEW, |manners, &refusals| {
+            let manners = Manners { refusals, ..manners }.at(now);
+            now += WINDOW;
+            manners.at(now)
+        })
+    }
+
+    #[test]
+    fn many_refusals_make_it_wait_and_few_do_not() {
+        assert!(!after(&[MANY]).waits);
+        assert!(after(&[MANY + 1]).waits);
+        assert!(after(&[MANY + 1, FEW + 1]).waits, "it does not go back and forth");
+        assert!(!after(&[MANY + 1, FEW]).waits);
+    }
+
+    #[test]
+    fn a_quiet_thread_reads_no_clock() {
+        assert_eq!(after(&[0]), Manners::NEW);
+        assert_eq!(after(&[MANY + 1, 0, 0]), Manners::NEW);
+    }
+
+    #[test]
+    fn the_class_of_the_thread_follows() {
+        // SAFETY: 0 is the calling thread.
+        let class = || unsafe { libc::sched_getscheduler(0) };
+        let end_of_window = || {
+            let ago = Instant::now().checked_sub(WINDOW).unwrap();
+            THREAD.with(|thread| thread.set(Manners { since: Some(ago), ..thread.get() }));
+            parking();
+        };
+        (0..=MANY).for_each(|_| refused());
+        end_of_window();
+        assert_eq!(class(), libc::SCHED_BATCH);
+        end_of_window();
+        assert_eq!(class(), libc::SCHED_OTHER);
+    }
+}
