@@ -171,6 +171,27 @@ def overload(rows, options):
         fairness(rows, server, goodputs[best])
 
 
+def cheap(rows, options):
+    """Twice the capacity of a model whose rows cost less than what it takes to refuse them."""
+    if options.only and options.only != "cheap" or options.text is None:
+        return
+    with Server(pathlib.Path(options.text).resolve()) as server:
+        server.load("mlp_rank", "--concurrency", 64, "--duration", 1)
+        shares = {"cancel": [], "never cancel": []}
+        for turn in range(options.rounds):
+            flags = ["--concurrency", 64, "--duration", options.seconds]
+            capacity = server.load("mlp_rank", *flags)["answers_per_second"]
+            for clients, found in shares.items():
+                progress(f"mlp_rank at twice its capacity, clients that {clients}, round {turn + 1}")
+                flags = ["--rate", capacity * 2, "--timeout-ms", 50, "--connections", 4]
+                flags += ["--no-cancel"] if clients == "never cancel" else []
+                load = server.load("mlp_rank", *flags, "--duration", options.seconds)
+                found.append(goodput(load) / capacity)
+    for clients, found in shares.items():
+        name = f"mlp_rank at 2x, clients that {clients}: goodput over capacity"
+        rows.append(row(name, statistics.median(found), AT_LEAST, 0.68, found))
+
+
 def recovery(rows, server, capacity, clients):
     """How long it takes after an overload until those who ask for half of the capacity get it."""
     progress(f"magika after 5 times its capacity, clients that {clients}")
@@ -271,14 +292,15 @@ def progress(text):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round of short loads")
-    parser.add_argument("--only", help="magika, silero, overload, neighbours or text")
-    parser.add_argument("--text", help="folder with text_recurrent and text_mixed")
+    parser.add_argument("--only", help="magika, silero, overload, cheap, neighbours, text")
+    parser.add_argument("--text", help="folder with the models that are made for this")
     parser.add_argument("--text-deadline-ms", type=int, default=500)
     options = parser.parse_args()
     options.rounds, options.seconds = (1, 2) if options.quick else (3, 4)
     rows, begun_at = [], time.monotonic()
     against_hand(rows, options)
     overload(rows, options)
+    cheap(rows, options)
     neighbours(rows, options)
     mixed_lengths(rows, options)
     width = max(len(each["row"]) for each in rows)

@@ -28,18 +28,26 @@ pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
         return Outcome::new(WRONG_SETTINGS, format!("log: {reason}"));
     }
     let processors = Processors::of_process();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(processors.available())
-        .thread_name("async")
-        .on_thread_park(wakeup::parking)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match async_runtime(processors.available()) {
         Ok(runtime) => runtime,
         Err(error) => return Outcome::new(CANNOT_START, error.to_string()),
     };
     let models = super::models_path(matches);
     runtime.block_on(serve(config, models, processors, console))
+}
+
+/// Serves connections on so many threads.
+///
+/// A pool of threads runs a task that was woken last first, so that a connection writes each answer
+/// by itself; one thread alone takes turns, and a connection writes all that came together at once.
+/// On one processor that saves a tenth of the time of a small request, and a half in overload.
+fn async_runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut runtime = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    runtime.worker_threads(threads).thread_name("async").on_thread_park(wakeup::parking);
+    runtime.enable_all().build()
 }
 
 async fn serve(
