@@ -124,7 +124,7 @@ pub enum PredictError {
     /// The queue is too long for the time that the request has: it would be late.
     #[error(
         "too busy: the wait is about {}, the deadline is in {}",
-        millis(*.wait), millis(*.left)
+        about(*.wait), about(*.left)
     )]
     Congested {
         /// Estimated wait for an instance.
@@ -137,7 +137,7 @@ pub enum PredictError {
     /// The request takes longer than the time that it has, whether others wait or not.
     #[error(
         "not enough time: a run takes about {}, the deadline is in {}",
-        millis(*.needed), millis(*.left)
+        about(*.needed), about(*.left)
     )]
     TooLittleTime {
         /// What it takes.
@@ -165,7 +165,38 @@ pub enum PredictError {
     Unimplemented(&'static str),
 }
 
+/// `time`, not shorter, with one digit that counts: an estimate has no more. So texts and hints of
+/// refusals repeat, and a connection's header compression sends one that it has sent before as a byte
+/// or two: in overload that is a good part of what a refusal costs.
+pub fn rounded(time: Duration) -> Duration {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+    let unit = 10_u64.pow(micros.ilog10());
+    Duration::from_micros(micros.div_ceil(unit).saturating_mul(unit))
+}
+
 /// A duration as people read it in an error.
-fn millis(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+fn about(time: Duration) -> String {
+    let micros = rounded(time).as_micros();
+    match micros {
+        1000.. => format!("{} ms", micros / 1000),
+        _ => format!("0.{} ms", micros.div_ceil(100)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_have_one_digit_and_are_never_too_short() {
+        let rounded = |micros| rounded(Duration::from_micros(micros)).as_micros();
+        let pairs = [(0, 1), (7, 7), (11, 20), (99, 100), (100, 100), (1_001, 2_000)];
+        for (micros, wanted) in pairs.into_iter().chain([(46_300, 50_000), (950_001, 1_000_000)]) {
+            assert_eq!(rounded(micros), wanted, "{micros}");
+        }
+        let texts = [(46_300, "50 ms"), (1_500_000, "2000 ms"), (60, "0.1 ms"), (940, "1 ms")];
+        for (micros, wanted) in texts {
+            assert_eq!(about(Duration::from_micros(micros)), wanted);
+        }
+    }
 }

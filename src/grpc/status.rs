@@ -13,7 +13,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::{PredictError, Stage};
+use crate::error::{PredictError, Stage, rounded};
 
 /// Domain of the reasons in `ErrorInfo`.
 const DOMAIN: &str = "onnxd";
@@ -56,8 +56,8 @@ pub fn status(error: &PredictError, request_id: &str) -> Status {
         details.add_bad_request_violation(&invalid.field, &invalid.message);
     }
     let retry_after = match error {
-        PredictError::Full { retry_after, .. } => *retry_after,
-        PredictError::Congested { retry_after, .. } => Some(*retry_after),
+        PredictError::Full { retry_after, .. } => retry_after.map(rounded),
+        PredictError::Congested { retry_after, .. } => Some(rounded(*retry_after)),
         PredictError::Invalid(_)
         | PredictError::ModelNotFound { .. }
         | PredictError::VersionNotFound { .. }

@@ -1,0 +1,19 @@
+onnxd_batches_total{model="mlp_rank",version="1",reason="full"} 1699
+onnxd_batches_total{model="mlp_rank",version="1",reason="delay_elapsed"} 0
+onnxd_batches_total{model="mlp_rank",version="1",reason="worker_free"} 3961
+onnxd_batches_total{model="mlp_rank",version="1",reason="draining"} 0
+onnxd_batches_total{model="mlp_rank",version="1",reason="deadline_near"} 0
+onnxd_batches_total{model="mlp_rank",version="1",reason="preferred"} 0
+onnxd_batch_rows_sum{model="mlp_rank",version="1"} 145216.0
+onnxd_batch_rows_count{model="mlp_rank",version="1"} 5660
+onnxd_batch_rows_bucket{le="16.0",model="mlp_rank",version="1"} 3414
+onnxd_batch_rows_bucket{le="32.0",model="mlp_rank",version="1"} 3480
+onnxd_batch_rows_bucket{le="64.0",model="mlp_rank",version="1"} 5660
+onnxd_batch_rows_bucket{le="128.0",model="mlp_rank",version="1"} 5660
+onnxd_execution_seconds_sum{model="mlp_rank",version="1"} 7.473045027000018
+(onnxd) 368
+(loader) 23
+(infer-mlp_rank-) 642
+(infer-text_mixe) 0
+(infer-text_recu) 0
+{"models":[{"batching":"auto","begun_with":"first_runs","instances":1,"name":"mlp_rank","points":[{"length":1,"micros":396.4,"rows":1,"runs":77},{"length":1,"micros":446.2,"rows":2,"runs":115},{"length":1,"micros":471.6,"rows":3,"runs":131},{"length":1,"micros":514.8,"rows":4,"runs":1014},{"length":1,"micros":731.7,"rows":5,"runs":2},{"length":1,"micros":1003.1,"rows":7,"runs":1},{"length":1,"micros":881.4,"rows":8,"runs":122},{"length":1,"micros":910.0,"rows":9,"runs":473},{"length":1,"micros":1165.0,"rows":10,"runs":1},{"length":1,"micros":945.4,"rows":11,"runs":191},{"length":1,"micros":108
