@@ -125,6 +125,11 @@ impl ByteBudget {
         self.permit(bytes)
     }
 
+    /// Whether `bytes` could be taken now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.taken().saturating_add(bytes) <= self.limit
+    }
+
     /// Takes `bytes` more for `permit`, unless that would exceed the limit; whether it did.
     pub fn extend(&self, permit: &BytePermit, bytes: usize) -> bool {
         let Some(more) = self.take(bytes) else { return false };
