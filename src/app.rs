@@ -201,9 +201,10 @@ impl App {
         let (stop_operator, open_calls) = (watch::Sender::new(false), OpenCalls::default());
         let mut ports = Ports { data, operator, stop_operator, open_calls };
         let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+        let memory = budget.clone();
         let encode: Encode = Arc::new(move || metrics.encode(&budget));
         ports
-            .start(self.listeners, &self.config, &self.repository, &stop, (&control, encode))
+            .start(self.listeners, &self.config, &self.repository, &stop, (&control, encode, memory))
             .map_err(|error| internal(&error))?;
         tokio::pin!(shutdown);
         let loaded = tokio::select! {
@@ -243,7 +244,7 @@ impl Ports {
         config: &Config,
         repository: &Arc<Repository>,
         stop: &watch::Sender<bool>,
-        (control, encode): (&ModelControl, Encode),
+        (control, encode, memory): (&ModelControl, Encode, ByteBudget),
     ) -> Result<(), tonic_reflection::server::Error> {
         let grpc = GrpcServer {
             repository: Arc::clone(repository),
@@ -253,6 +254,7 @@ impl Ports {
             cross_origin: config.cross_origin.clone(),
             reflection: config.reflection,
             open_calls: self.open_calls.clone(),
+            memory: memory.clone(),
             stopping: stop.subscribe(),
         };
         let is_explicit = matches!(config.model_control, ControlMode::Explicit { .. });
@@ -261,7 +263,8 @@ impl Ports {
         let rest = HttpServer {
             service: grpc.callers(),
             cross_origin: config.cross_origin.clone(),
-            connections: Connections::new(config.connections, self.open_calls.clone()),
+            connections: Connections::new(config.connections, self.open_calls.clone(), memory.clone()),
+            memory,
         };
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {

@@ -136,7 +136,8 @@ impl Batcher {
         let arrival = Arrival::new(&request, deadline, now, limits.default_priority, &state);
         let displaced = state.admit(&arrival, limits)?;
         let full = displaced.is_some().then(|| state.full(limits.max_jobs));
-        let (jobs, receiver) = state.push(arrival, request, permit);
+        let answer = Arc::new(limits.bytes.charge(0));
+        let (jobs, receiver) = state.push(arrival, request, (permit, Arc::clone(&answer)));
         let wake = state.wake();
         drop(state);
         if let (Some(displaced), Some(full)) = (displaced, full) {
@@ -147,7 +148,7 @@ impl Batcher {
             Wake::Now => self.shared.work.notify_one(),
             Wake::AfterOthers => wake::after_others(&self.shared),
         }
-        Ok(Ticket::new(Arc::clone(&self.shared), receiver, jobs, deadline))
+        Ok(Ticket::new(Arc::clone(&self.shared), (receiver, answer), jobs, deadline))
     }
 
     /// Waits for the next batch of `instance`, whose previous one is finished by this call.

@@ -323,10 +323,12 @@ impl Reader<'_> {
         let max_message_bytes = self.value("max_message_bytes", |text| values::number(text, 1));
         let default_timeout = self.value("default_timeout_ms", values::millis);
         let max_timeout = self.value("max_timeout_ms", values::millis);
+        let body_read = self.value("body_read_ms", values::some_millis);
         let stream_window = self.value("stream_window", |text| values::number(text, 1));
         let stream_order = self.value("stream_order", |text| values::choice(text, &orders));
         Some(RequestLimits {
             max_message_bytes: max_message_bytes?,
+            body_read: body_read?,
             default_timeout: default_timeout?,
             max_timeout: max_timeout?,
             stream_window: stream_window?,
@@ -344,6 +346,7 @@ impl Reader<'_> {
         let keepalive = self.value("keepalive_ms", values::millis);
         let keepalive_timeout = self.value("keepalive_timeout_ms", values::millis);
         let http1_idle = self.value("http1_idle_ms", values::millis);
+        let write_stall = self.value("write_stall_ms", values::some_millis);
         let max_age = self.value("max_connection_age_ms", values::millis);
         let max_age_grace = self.value("max_connection_age_grace_ms", values::millis);
         Some(ConnectionLimits {
@@ -356,6 +359,7 @@ impl Reader<'_> {
             keepalive: keepalive?,
             keepalive_timeout: keepalive_timeout?,
             http1_idle: http1_idle?,
+            write_stall: write_stall?,
             max_age: max_age?,
             max_age_grace: max_age_grace?,
         })

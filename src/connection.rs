@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -24,13 +24,18 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt};
 
 use crate::config::ConnectionLimits;
+use crate::job::ByteBudget;
 
+mod answers;
 pub mod calls;
 pub mod socket;
+mod stall;
 pub mod wakeup;
 
+use answers::PiecedBody;
 use calls::{CountedBody, OpenCalls};
 use socket::{Accept, Socket};
+use stall::{CallExecutor, Unstalled};
 
 /// Flow-control window of a call: enough for a fast network's delay.
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
@@ -58,12 +63,13 @@ pub struct Connections {
     limits: ConnectionLimits,
     places: Arc<Semaphore>,
     calls: OpenCalls,
+    memory: ByteBudget,
 }
 
 impl Connections {
-    /// No connection yet. `calls` counts the calls on all of them.
-    pub fn new(limits: ConnectionLimits, calls: OpenCalls) -> Self {
-        Self { limits, places: Arc::new(Semaphore::new(limits.max_connections)), calls }
+    /// No connection yet. `calls` counts the calls on all of them, `memory` what waits to be sent.
+    pub fn new(limits: ConnectionLimits, calls: OpenCalls, memory: ByteBudget) -> Self {
+        Self { limits, places: Arc::new(Semaphore::new(limits.max_connections)), calls, memory }
     }
 
     /// Accepts on `listener` until `stop` is done, then waits for the open calls of all
@@ -106,6 +112,7 @@ impl Connections {
                 service: service.clone(),
                 builder: builder.clone(),
                 calls: self.calls.clone(),
+                memory: self.memory.clone(),
                 limits: self.limits,
             };
             let (mut stopping, alive) = (stopping.subscribe(), alive.clone());
@@ -137,8 +144,9 @@ pub struct ConnectionId(pub u64);
 /// One accepted connection.
 struct Connection<S> {
     service: S,
-    builder: auto::Builder<TokioExecutor>,
+    builder: auto::Builder<CallExecutor>,
     calls: OpenCalls,
+    memory: ByteBudget,
     limits: ConnectionLimits,
 }
 
@@ -168,18 +176,21 @@ impl<S> Connection<S> {
         if let Err(error) = socket.send_at_once() {
             return tracing::debug!(%error, "connection lost at once");
         }
-        let Self { service, builder, calls, limits } = self;
+        let Self { service, builder, calls, memory, limits } = self;
         let random = RandomState::new().hash_one(0_u8);
         let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(ConnectionId(random));
-            let call = calls.begin();
+            let (call, memory) = (calls.begin(), memory.clone());
             let answer = service.clone().oneshot(request);
             async move {
                 let response = answer.await?;
-                Ok::<_, Infallible>(response.map(|body| CountedBody::new(body, call)))
+                Ok::<_, Infallible>(response.map(|body| {
+                    CountedBody::new(PiecedBody::new(body, memory), call)
+                }))
             }
         });
         let service = TowerToHyperService::new(service);
+        let socket = Unstalled::new(socket, limits.write_stall);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::pin!(connection);
         let aged = aged(limits.max_age, random);
@@ -265,8 +276,8 @@ impl Refusals {
     }
 }
 
-fn builder(limits: &ConnectionLimits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(limits: &ConnectionLimits) -> auto::Builder<CallExecutor> {
+    let mut builder = auto::Builder::new(CallExecutor { limit: limits.write_stall });
     let mut http2 = builder.http2();
     http2
         .timer(TokioTimer::new())

@@ -151,6 +151,14 @@ pub enum PredictError {
         /// Where the request was.
         stage: Stage,
     },
+    /// The message of the request did not come.
+    #[error("the message did not come: {what} in {} ms", .limit.as_millis())]
+    Stalled {
+        /// What is missing.
+        what: &'static str,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// The server is stopping and takes no new work.
     #[error("server is shutting down")]
     ShuttingDown,

@@ -21,6 +21,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use crate::config::{Compression, ConnectionLimits, CrossOrigin, RequestLimits};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
+use crate::job::ByteBudget;
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::repository::Repository;
@@ -35,6 +36,7 @@ pub mod inference;
 mod model;
 mod once;
 mod parameters;
+pub mod receive;
 pub mod service;
 pub mod status;
 mod stream;
@@ -63,6 +65,8 @@ pub struct GrpcServer {
     pub reflection: bool,
     /// Counts the calls that are open.
     pub open_calls: OpenCalls,
+    /// Memory that requests and answers may hold.
+    pub memory: ByteBudget,
     /// Raised when the server stops: streams read no further.
     pub stopping: watch::Receiver<bool>,
 }
@@ -83,12 +87,15 @@ impl GrpcServer {
         // The framework reports a message above the limit as OUT_OF_RANGE; every other gRPC
         // implementation, and so every client, knows it as RESOURCE_EXHAUSTED.
         let service = ServiceExt::<http::Request<Body>>::map_response(routes, rename_too_large);
+        let (limits, memory) = (self.requests, self.memory.clone());
+        let service =
+            service.map_request(move |request| receive::bounded(request, &limits, &memory));
         let service = ServiceBuilder::new()
             .option_layer(self.cross_origin.as_ref().map(web::cross_origin))
             .layer(GrpcWebLayer::new())
             .service(service)
             .map_request(|request: http::Request<Incoming>| request.map(Body::new));
-        let connections = Connections::new(self.connections, self.open_calls);
+        let connections = Connections::new(self.connections, self.open_calls, self.memory);
         let stop = stop.shared();
         let data = connections.clone().serve(listener, service.clone(), stop.clone());
         let Some(local) = local else {

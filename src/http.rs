@@ -39,6 +39,7 @@ use tower_http::decompression::RequestDecompressionLayer;
 use crate::config::CrossOrigin;
 use crate::connection::Connections;
 use crate::grpc::service::InferenceService;
+use crate::job::ByteBudget;
 
 mod answer;
 mod body;
@@ -65,6 +66,8 @@ pub struct HttpServer {
     pub cross_origin: Option<CrossOrigin>,
     /// Limits on connections, and the connections that are open.
     pub connections: Connections,
+    /// Memory that requests and answers may hold.
+    pub memory: ByteBudget,
 }
 
 /// What the calls share.
@@ -72,6 +75,7 @@ pub struct HttpServer {
 struct Rest {
     service: Arc<InferenceService>,
     messages: Messages,
+    memory: ByteBudget,
 }
 
 impl HttpServer {
@@ -85,7 +89,8 @@ impl HttpServer {
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), DescriptorError> {
-        let rest = Rest { service: Arc::clone(&self.service), messages: Messages::read()? };
+        let (service, memory) = (Arc::clone(&self.service), self.memory);
+        let rest = Rest { service, messages: Messages::read()?, memory };
         let cross_origin = self.cross_origin.as_ref().map(crate::grpc::web::cross_origin);
         let router = described()
             .merge(refused())

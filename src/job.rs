@@ -39,6 +39,9 @@ pub struct Job {
     pub reply: Reply,
     /// Share of the memory budget, given back when the last job of the request is dropped.
     pub permit: Arc<BytePermit>,
+    /// The share of the answer, which is nothing before there is one. Given back when the caller
+    /// has taken the answer or left.
+    pub answer_permit: Arc<BytePermit>,
 }
 
 /// The right and duty to answer one caller, once; or a part of it.
@@ -98,7 +101,7 @@ pub struct ByteBudget {
 #[derive(Debug)]
 pub struct BytePermit {
     taken: Arc<AtomicUsize>,
-    bytes: usize,
+    bytes: AtomicUsize,
 }
 
 impl ByteBudget {
@@ -111,9 +114,31 @@ impl ByteBudget {
     pub fn take(&self, bytes: usize) -> Option<BytePermit> {
         // Relaxed: the number guards no other memory.
         let before = self.taken.fetch_add(bytes, Ordering::Relaxed);
-        let permit = BytePermit { taken: Arc::clone(&self.taken), bytes };
+        let permit = self.permit(bytes);
         // Over the limit, the permit's drop gives back what was taken a moment too much.
         (before.saturating_add(bytes) <= self.limit).then_some(permit)
+    }
+
+    /// Takes `bytes` that are there already, whatever the limit; newcomers wait for their end.
+    pub fn charge(&self, bytes: usize) -> BytePermit {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.permit(bytes)
+    }
+
+    /// Whether `bytes` could be taken now.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.taken().saturating_add(bytes) <= self.limit
+    }
+
+    /// Takes `bytes` more for `permit`, unless that would exceed the limit; whether it did.
+    pub fn extend(&self, permit: &BytePermit, bytes: usize) -> bool {
+        let Some(more) = self.take(bytes) else { return false };
+        permit.bytes.fetch_add(more.bytes.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        true
+    }
+
+    fn permit(&self, bytes: usize) -> BytePermit {
+        BytePermit { taken: Arc::clone(&self.taken), bytes: bytes.into() }
     }
 
     /// Bytes that are taken now.
@@ -127,8 +152,37 @@ impl ByteBudget {
     }
 }
 
+impl BytePermit {
+    /// Holds `bytes` more, which are there already.
+    pub fn grow(&self, bytes: usize) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Drop for BytePermit {
     fn drop(&mut self) {
-        self.taken.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.taken.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_given_back_whatever_became_of_it() {
+        let budget = ByteBudget::new(100);
+        let request = budget.take(60).unwrap();
+        assert!(budget.take(41).is_none());
+        assert!(budget.extend(&request, 30));
+        assert!(!budget.extend(&request, 11));
+        assert_eq!(budget.taken(), 90);
+        request.grow(5);
+        assert_eq!(budget.taken(), 95);
+        let answer = budget.charge(200);
+        assert!(budget.take(1).is_none(), "answers are there, so newcomers wait");
+        drop((request, answer));
+        assert_eq!(budget.taken(), 0);
     }
 }

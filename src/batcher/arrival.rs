@@ -73,14 +73,15 @@ impl State {
         &mut self,
         arrival: Arrival,
         request: ValidRequest,
-        permit: BytePermit,
+        (permit, answer_permit): (BytePermit, Arc<BytePermit>),
     ) -> (Places, oneshot::Receiver<Answer>) {
         let (deadline, enqueued_at) = (arrival.newcomer.deadline, arrival.now);
         let parts = arrival.newcomer.parts;
         let permit = Arc::new(permit);
         if parts <= 1 {
             let (reply, receiver) = Reply::channel();
-            let job = Job { request, deadline, enqueued_at, rows: None, reply, permit };
+            let rows = None;
+            let job = Job { request, deadline, enqueued_at, rows, reply, permit, answer_permit };
             let entry = arrival.entry(arrival.rows, job);
             return (Places::One([self.pending.push(arrival.key, entry)]), receiver);
         }
@@ -89,8 +90,9 @@ impl State {
         let mut keys = Vec::with_capacity(parts);
         for (reply, rows) in replies.into_iter().zip(ranges) {
             let (request, permit) = (request.clone(), Arc::clone(&permit));
-            let count = rows.len();
-            let job = Job { request, deadline, enqueued_at, rows: Some(rows), reply, permit };
+            let (answer_permit, count) = (Arc::clone(&answer_permit), rows.len());
+            let rows = Some(rows);
+            let job = Job { request, deadline, enqueued_at, rows, reply, permit, answer_permit };
             let entry = arrival.entry(count, job);
             keys.push(self.pending.push(arrival.key.clone(), entry));
         }

@@ -12,7 +12,7 @@ use super::Shared;
 use super::pending::JobKey;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Stage};
-use crate::job::Answer;
+use crate::job::{Answer, BytePermit};
 
 /// A place in the queue. Dropping it gives the place up.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Ticket {
     place: Place,
     receiver: oneshot::Receiver<Answer>,
     deadline: Deadline,
+    /// An answer that its caller has not taken yet is memory too.
+    _answer_permit: Arc<BytePermit>,
 }
 
 /// Where the parts of a request lie; nearly always there is one.
@@ -48,11 +50,12 @@ struct Place {
 impl Ticket {
     pub(super) fn new(
         shared: Arc<Shared>,
-        receiver: oneshot::Receiver<Answer>,
+        (receiver, answer_permit): (oneshot::Receiver<Answer>, Arc<BytePermit>),
         jobs: Places,
         deadline: Deadline,
     ) -> Self {
-        Self { place: Place { shared, jobs, answered: false }, receiver, deadline }
+        let place = Place { shared, jobs, answered: false };
+        Self { place, receiver, deadline, _answer_permit: answer_permit }
     }
 
     /// Waits for the answer, at most until the deadline. Dropping the future gives the place up.

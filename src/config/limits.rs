@@ -11,6 +11,8 @@ pub struct RequestLimits {
     pub default_timeout: Duration,
     /// Longest deadline that a request may bring.
     pub max_timeout: Duration,
+    /// How long a body that is needed to go on may bring no byte.
+    pub body_read: Duration,
     /// Messages of one stream in flight.
     pub stream_window: usize,
     /// Order of answers on a stream.
@@ -65,6 +67,8 @@ pub struct ConnectionLimits {
     pub keepalive_timeout: Duration,
     /// How long an HTTP/1.1 connection may be without a request, or take for its head.
     pub http1_idle: Duration,
+    /// How long an answer, or a connection, may wait for a peer that does not read.
+    pub write_stall: Duration,
     /// Age at which a peer is asked to connect anew, a tenth more or less; zero for none.
     pub max_age: Duration,
     /// How long its open calls then have.

@@ -91,6 +91,19 @@ pub const SERVER: &[Setting] = &[
         "Messages of one ModelStreamInfer stream that may be in flight",
     ),
     setting("stream_order", "request", "Order of answers on a stream: request, or completion"),
+    // Both are times without any progress, so that a slow network is none of their business.
+    setting(
+        "body_read_ms",
+        "30000",
+        "Give up a request of which no byte came for this time; one that does come has \
+         max_timeout_ms to be whole. A stream may be idle between messages",
+    ),
+    setting(
+        "write_stall_ms",
+        "30000",
+        "Reset a call whose answer the client does not take for this time, and close a connection \
+         that takes no byte",
+    ),
     setting("max_connections", "1024", "Open connections on the data port, and on the REST port"),
     setting("handshake_ms", "5000", "Close a connection that has not said its first words by then"),
     setting("max_streams", "256", "Concurrent calls on one connection"),

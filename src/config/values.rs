@@ -22,6 +22,11 @@ pub(super) fn millis(text: &str) -> Result<Duration, String> {
     number(text, 0).map(Duration::from_millis)
 }
 
+/// Milliseconds, at least one.
+pub(super) fn some_millis(text: &str) -> Result<Duration, String> {
+    number(text, 1).map(Duration::from_millis)
+}
+
 /// Microseconds.
 pub(super) fn micros(text: &str) -> Result<Duration, String> {
     number(text, 0).map(Duration::from_micros)

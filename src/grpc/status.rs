@@ -37,6 +37,7 @@ pub fn code(error: &PredictError) -> (Code, &'static str) {
         PredictError::DeadlineExceeded { stage: Stage::Execution } => {
             (Code::DeadlineExceeded, "DEADLINE_IN_EXECUTION")
         }
+        PredictError::Stalled { .. } => (Code::DeadlineExceeded, "MESSAGE_STALLED"),
         PredictError::ShuttingDown => (Code::Unavailable, "SHUTTING_DOWN"),
         PredictError::ExecutionFailed(_) => (Code::Internal, "EXECUTION_FAILED"),
         PredictError::WorkerLost => (Code::Internal, "INSTANCE_LOST"),
@@ -64,6 +65,7 @@ pub fn status(error: &PredictError, request_id: &str) -> Status {
         | PredictError::ModelNotReady { .. }
         | PredictError::TooLittleTime { .. }
         | PredictError::DeadlineExceeded { .. }
+        | PredictError::Stalled { .. }
         | PredictError::ShuttingDown
         | PredictError::ExecutionFailed(_)
         | PredictError::WorkerLost

@@ -22,10 +22,17 @@ use crate::pb;
 pub const MAX_TENSORS: usize = 1024;
 /// Parameters of a request or of one tensor.
 pub const MAX_PARAMETERS: usize = 256;
+/// Parameters of all tensors of one request: some for each.
+pub const MAX_TENSOR_PARAMETERS: usize = 4 * MAX_TENSORS;
 /// Dimensions of one tensor.
 pub const MAX_DIMS: usize = 32;
 /// BYTES elements in typed form in one request; in raw form they are bounded by the message.
 pub const MAX_TYPED_STRINGS: usize = 1 << 20;
+/// Memory for numbers in typed form in one request. On the wire a small one is a byte, in memory it
+/// is up to eight; whoever has so many sends them raw.
+pub const MAX_TYPED_BYTES: usize = 64 << 20;
+/// Size of a message that is no prediction: none of them carries more than a few names and texts.
+pub const MAX_OTHER_BYTES: usize = 1 << 20;
 
 /// The protobuf codec with bounds on what one message may decode to.
 #[derive(Debug)]
@@ -68,6 +75,11 @@ impl<U: Message + Default + 'static> Decoder for BoundedDecoder<U> {
         use bytes::Buf as _;
         if TypeId::of::<U>() == TypeId::of::<pb::ModelInferRequest>() {
             check(buffer.chunk()).map_err(Status::invalid_argument)?;
+        } else if buffer.remaining() > MAX_OTHER_BYTES {
+            let got = buffer.remaining();
+            return Err(Status::resource_exhausted(format!(
+                "message has {got} bytes, the limit for this call is {MAX_OTHER_BYTES}"
+            )));
         }
         let malformed = |error| Status::invalid_argument(format!("malformed message: {error}"));
         let message = U::decode(buffer).map_err(malformed)?;
@@ -82,7 +94,15 @@ struct Counts {
     outputs: usize,
     raw: usize,
     parameters: usize,
+    tensors: TensorCounts,
+}
+
+/// Counts of what is inside its tensors, all together.
+#[derive(Debug, Default)]
+struct TensorCounts {
+    parameters: usize,
     strings: usize,
+    typed_bytes: usize,
 }
 
 /// Walks the tags of a `ModelInferRequest`.
@@ -97,11 +117,11 @@ pub fn check(message: &[u8]) -> Result<(), String> {
             4 => bound("parameters", &mut counts.parameters, MAX_PARAMETERS)?,
             5 => {
                 bound("inputs", &mut counts.inputs, MAX_TENSORS)?;
-                check_input(body, &mut counts.strings)?;
+                check_input(body, &mut counts.tensors)?;
             }
             6 => {
                 bound("outputs", &mut counts.outputs, MAX_TENSORS)?;
-                check_parameters(body, 2)?;
+                check_parameters(body, 2, &mut counts.tensors)?;
             }
             7 => bound("raw_input_contents", &mut counts.raw, MAX_TENSORS)?,
             _ => {}
@@ -111,8 +131,9 @@ pub fn check(message: &[u8]) -> Result<(), String> {
     })
 }
 
-fn check_input(input: &[u8], strings: &mut usize) -> Result<(), String> {
-    let (mut dims, mut parameters) = (0, 0);
+fn check_input(input: &[u8], counts: &mut TensorCounts) -> Result<(), String> {
+    let mut dims = 0;
+    check_parameters(input, 4, counts)?;
     walk(input, &mut |field, wire, body| match field {
         3 if wire == WireType::LengthDelimited => {
             // Packed: every byte without the continuation bit ends a number.
@@ -122,19 +143,61 @@ fn check_input(input: &[u8], strings: &mut usize) -> Result<(), String> {
             Ok(())
         }
         3 => bound("dimensions", &mut dims, MAX_DIMS),
-        4 => bound("parameters", &mut parameters, MAX_PARAMETERS),
-        5 => walk(body, &mut |field, _, _| match field {
-            8 => bound("bytes_contents", strings, MAX_TYPED_STRINGS),
+        5 => walk(body, &mut |field, wire, body| match (field, element_bytes(field)) {
+            (8, _) => bound("bytes_contents", &mut counts.strings, MAX_TYPED_STRINGS),
+            (_, Some(size)) => add_numbers((field, size), wire, body, &mut counts.typed_bytes),
             _ => Ok(()),
         }),
         _ => Ok(()),
     })
 }
 
-fn check_parameters(message: &[u8], number: u32) -> Result<(), String> {
+/// Memory that a number in this field of the typed contents takes.
+fn element_bytes(field: u32) -> Option<usize> {
+    match field {
+        1 => Some(1),
+        2 | 4 | FP32_CONTENTS => Some(4),
+        3 | 5 | FP64_CONTENTS => Some(8),
+        _ => None,
+    }
+}
+
+/// Fields whose numbers are as large on the wire as in memory.
+const FP32_CONTENTS: u32 = 6;
+const FP64_CONTENTS: u32 = 7;
+
+/// Adds the memory for the numbers of one field.
+fn add_numbers(
+    (field, size): (u32, usize),
+    wire: WireType,
+    body: &[u8],
+    total: &mut usize,
+) -> Result<(), String> {
+    let bytes = match (wire, field) {
+        (WireType::LengthDelimited, FP32_CONTENTS | FP64_CONTENTS) => body.len(),
+        // Packed: every byte without the continuation bit ends a number.
+        (WireType::LengthDelimited, _) => {
+            body.iter().filter(|byte| **byte < 0x80).count().saturating_mul(size)
+        }
+        _ => size,
+    };
+    *total = total.saturating_add(bytes);
+    if *total > MAX_TYPED_BYTES {
+        return Err(format!(
+            "request has more than {MAX_TYPED_BYTES} bytes of typed contents; \
+             raw_input_contents carries more"
+        ));
+    }
+    Ok(())
+}
+
+fn check_parameters(message: &[u8], number: u32, counts: &mut TensorCounts) -> Result<(), String> {
     let mut parameters = 0;
     walk(message, &mut |field, _, _| match field {
-        _ if field == number => bound("parameters", &mut parameters, MAX_PARAMETERS),
+        _ if field == number => {
+            bound("parameters", &mut parameters, MAX_PARAMETERS)?;
+            bound("parameters of tensors", &mut counts.parameters, MAX_TENSOR_PARAMETERS)
+        }
         _ => Ok(()),
     })
 }
@@ -199,6 +262,45 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(refusal(&strings), "request has more than 1048576 bytes_contents");
+    }
+
+    #[test]
+    fn numbers_are_bounded_by_the_memory_that_they_take() {
+        let typed = |contents| {
+            let input = InferInputTensor { contents: Some(contents), ..Default::default() };
+            pb::ModelInferRequest { inputs: vec![input], ..Default::default() }
+        };
+        let wide = MAX_TYPED_BYTES / 8;
+        let numbers = |count| pb::InferTensorContents {
+            int64_contents: vec![1; count],
+            ..Default::default()
+        };
+        assert_eq!(check(&typed(numbers(wide)).encode_to_vec()), Ok(()));
+        let refused = refusal(&typed(numbers(wide + 1)));
+        assert!(refused.contains("67108864 bytes of typed contents"), "{refused}");
+        // A float is no larger in memory than on the wire, whatever its bytes look like.
+        let floats = pb::InferTensorContents {
+            fp32_contents: vec![f32::from_bits(0x0101_0101); MAX_TYPED_BYTES / 4],
+            ..Default::default()
+        };
+        assert_eq!(check(&typed(floats).encode_to_vec()), Ok(()));
+    }
+
+    #[test]
+    fn parameters_of_tensors_are_bounded_together() {
+        let parameter = |index: usize| (index.to_string(), pb::InferParameter::default());
+        let input = |parameters| InferInputTensor {
+            parameters: (0..parameters).map(parameter).collect(),
+            ..Default::default()
+        };
+        let request = |tensors, parameters| pb::ModelInferRequest {
+            inputs: vec![input(parameters); tensors],
+            ..Default::default()
+        };
+        let each = MAX_TENSOR_PARAMETERS / 64;
+        assert_eq!(check(&request(64, each).encode_to_vec()), Ok(()));
+        assert_eq!(refusal(&request(65, each)), "request has more than 4096 parameters of tensors");
+        assert_eq!(refusal(&request(1, 257)), "request has more than 256 parameters");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Reads a request's body, within bounds of size and time.
 //!
 //! What counts is the size after decompression, so that a few bytes cannot become gigabytes, and
-//! nothing is reserved because a header says so. The whole body must come within the deadline
-//! that a request without one gets.
+//! nothing is reserved because a header says so: every part takes its share of the memory for
+//! requests when it comes. A body that brings no byte for a while is given up, as on the gRPC port.
+
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -12,21 +14,29 @@ use futures_util::StreamExt;
 
 use super::Failure;
 use crate::config::RequestLimits;
+use crate::grpc::receive::full;
+use crate::grpc::status::status;
+use crate::job::{ByteBudget, BytePermit};
 use crate::model::quoted;
 
-/// The whole body.
+/// The whole body, and its share of the memory for requests.
 ///
 /// # Errors
-/// 400 for one that breaks off or cannot be decompressed, 408, 413, 415.
-pub(super) async fn read(request: Request, limits: &RequestLimits) -> Result<Bytes, Failure> {
+/// 400 for one that breaks off or cannot be decompressed, 408, 413, 415, 429.
+pub(super) async fn read(
+    request: Request,
+    limits: &RequestLimits,
+    memory: &ByteBudget,
+) -> Result<(Bytes, BytePermit), Failure> {
     let (parts, body) = request.into_parts();
     check_encoding(&parts.headers)?;
-    let whole = tokio::time::timeout(limits.default_timeout, collect(body, limits));
-    whole.await.unwrap_or_else(|_| {
-        let patience = limits.default_timeout.as_millis();
-        let message = format!("the body did not come within {patience} ms");
-        Err(Failure::new(StatusCode::REQUEST_TIMEOUT, message))
-    })
+    let whole = tokio::time::timeout(limits.max_timeout, collect(body, limits, memory));
+    whole.await.unwrap_or_else(|_| Err(late("the body", limits.max_timeout)))
+}
+
+fn late(what: &str, limit: Duration) -> Failure {
+    let message = format!("{what} did not come within {} ms", limit.as_millis());
+    Failure::new(StatusCode::REQUEST_TIMEOUT, message)
 }
 
 /// The encodings that are read are taken off before; what is left here is none of them.
@@ -43,8 +53,13 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-async fn collect(body: Body, limits: &RequestLimits) -> Result<Bytes, Failure> {
+async fn collect(
+    body: Body,
+    limits: &RequestLimits,
+    memory: &ByteBudget,
+) -> Result<(Bytes, BytePermit), Failure> {
     let limit = limits.max_message_bytes;
+    let permit = memory.charge(0);
     let too_large = || Failure::too_large("the body", limit);
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Err(too_large());
@@ -52,13 +67,20 @@ async fn collect(body: Body, limits: &RequestLimits) -> Result<Bytes, Failure> {
     let mut parts = body.into_data_stream();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
-    while let Some(part) = parts.next().await {
+    loop {
+        let part = tokio::time::timeout(limits.body_read, parts.next()).await;
+        let Some(part) = part.map_err(|_| late("a byte of the body", limits.body_read))? else {
+            break;
+        };
         let part = part.map_err(|error| {
             tracing::debug!(%error, "a body could not be read");
             Failure::invalid("the body breaks off or is not in its Content-Encoding")
         })?;
         if first.len() + whole.len() + part.len() > limit {
             return Err(too_large());
+        }
+        if !memory.extend(&permit, part.len()) {
+            return Err(status(&full(memory, part.len()), "").into());
         }
         // A body that came in one piece stays where it is.
         if first.is_empty() && whole.is_empty() {
@@ -70,5 +92,5 @@ async fn collect(body: Body, limits: &RequestLimits) -> Result<Bytes, Failure> {
         }
         whole.extend_from_slice(&part);
     }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
+    Ok((if whole.is_empty() { first } else { whole.freeze() }, permit))
 }

@@ -131,7 +131,7 @@ const MAX_QUESTION_BYTES: usize = 64 << 10;
 pub(super) async fn index(State(rest): State<Arc<Rest>>, request: Request) -> Answer {
     let mut limits = *rest.service.limits();
     limits.max_message_bytes = limits.max_message_bytes.min(MAX_QUESTION_BYTES);
-    let ready = ready_only(&body::read(request, &limits).await?)?;
+    let ready = ready_only(&body::read(request, &limits, &rest.memory).await?.0)?;
     let question = pb::RepositoryIndexRequest { ready, ..Default::default() };
     let index = rest.service.repository_index(ask(question)).await?.into_inner();
     let mut index = rest.messages.json("RepositoryIndexResponse", &index)?;

@@ -29,7 +29,7 @@ pub(super) async fn infer(
     let limits = *rest.service.limits();
     let json_length = json_length(request.headers())?;
     let tenant = Call::tenant(request.extensions());
-    let mut bytes = body::read(request, &limits).await?;
+    let (mut bytes, permit) = body::read(request, &limits, &rest.memory).await?;
     let arrived_at = Instant::now();
     let deadline = Deadline::after(arrived_at, limits.default_timeout.min(limits.max_timeout));
     let length = json_length.unwrap_or(bytes.len());
@@ -48,6 +48,8 @@ pub(super) async fn infer(
     let room = limits.max_message_bytes;
     let parsed = aside(length, move || request::parse(&text, bytes, room)).await?;
     let (mut message, binary) = (parsed.message, parsed.binary);
+    // From here on it counts as a request.
+    drop(permit);
     (message.model_name, message.model_version) = (target.model, target.version);
     let answer = rest.service.infer(message, Call { arrived_at, deadline, tenant }).await?;
     let written = answer::text_bytes(&answer, &binary);

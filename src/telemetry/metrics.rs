@@ -334,7 +334,8 @@ impl Outcome {
             PredictError::Full { .. } => Self::Full,
             PredictError::Congested { .. } => Self::Congested,
             PredictError::TooLittleTime { .. } => Self::TooLittleTime,
-            PredictError::DeadlineExceeded { stage: Stage::Arrival } => Self::LateAtArrival,
+            PredictError::DeadlineExceeded { stage: Stage::Arrival }
+            | PredictError::Stalled { .. } => Self::LateAtArrival,
             PredictError::DeadlineExceeded { stage: Stage::Queue } => Self::LateInQueue,
             PredictError::DeadlineExceeded { stage: Stage::Execution } => Self::LateInExecution,
             PredictError::ModelNotFound { .. }

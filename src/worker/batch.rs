@@ -234,6 +234,8 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
             Some(wanted) => wanted.iter().map(|index| (*index, outputs[*index].clone())).collect(),
         };
         let response = InferResponse { outputs: wanted, started_at, batch_rows: rows };
+        let bytes = response.outputs.iter().map(|(_, output)| output.byte_size()).sum();
+        job.answer_permit.grow(bytes);
         match job.reply {
             Reply::Part(part) => answers.extend(part.put(response, &shared.spec)),
             reply @ Reply::Whole(_) => answers.push((reply, Ok(response))),

@@ -99,7 +99,7 @@ async fn a_body_above_the_limit_is_refused_however_it_comes() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
-    let server = TestServer::start(&[("default_timeout_ms", "100")]).await;
+    let server = TestServer::start(&[("body_read_ms", "100")]).await;
     let mut stream = tokio::net::TcpStream::connect(server.http).await.unwrap();
     let head = "POST /v2/models/echo/infer HTTP/1.1\r\nhost: test\r\ncontent-length: 9\r\n\r\n{";
     stream.write_all(head.as_bytes()).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let read = stream.read_to_string(&mut answer);
     tokio::time::timeout(Duration::from_secs(30), read).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.ends_with(r#"{"error":"the body did not come within 100 ms"}"#), "{answer}");
+    assert!(answer.ends_with(r#"{"error":"a byte of the body did not come within 100 ms"}"#), "{answer}");
     server.finish().await;
 }
 

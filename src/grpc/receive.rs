@@ -1,0 +1,240 @@
+//! Messages on their way in: their memory counts while they come, and they must come.
+//!
+//! The frame in front of a message announces its length. One that will never fit, or does not now, is
+//! refused there, before its bytes are read; then every byte counts as it comes, so that a length by
+//! itself takes nothing from others. A body that brings no byte for a while is given up, unless it is
+//! a stream between two messages.
+//!
+//! Source: gRPC over HTTP/2, "Requests" (`Length-Prefixed-Message`).
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::status::status;
+use crate::config::RequestLimits;
+use crate::error::PredictError;
+use crate::job::{ByteBudget, BytePermit};
+
+/// Methods that take a stream of messages; all others take one.
+const STREAMS: [&str; 2] = ["ModelStreamInfer", "ServerReflectionInfo"];
+
+/// `request` with a body that is counted and waited for with an end.
+pub(super) fn bounded(
+    request: http::Request<Body>,
+    limits: &RequestLimits,
+    budget: &ByteBudget,
+) -> http::Request<Body> {
+    let method = request.uri().path().rsplit('/').next();
+    let is_stream = method.is_some_and(|method| STREAMS.contains(&method));
+    request.map(|body| Body::new(Receiving::new(body, is_stream, limits, budget.clone())))
+}
+
+struct Receiving<B> {
+    body: B,
+    is_stream: bool,
+    message_limit: usize,
+    patience: Patience,
+    budget: ByteBudget,
+    permit: Option<BytePermit>,
+    framing: Framing,
+    failed: bool,
+}
+
+impl<B> Receiving<B> {
+    fn new(body: B, is_stream: bool, limits: &RequestLimits, budget: ByteBudget) -> Self {
+        Self {
+            body,
+            is_stream,
+            message_limit: limits.max_message_bytes,
+            patience: Patience::new(limits),
+            budget,
+            permit: None,
+            framing: Framing::default(),
+            failed: false,
+        }
+    }
+
+    /// Counts what has come.
+    fn count(&mut self, mut bytes: &[u8]) -> Result<(), PredictError> {
+        while !bytes.is_empty() {
+            match self.framing.next(&mut bytes) {
+                Part::Nothing => {}
+                Part::Announced(length) => {
+                    // The codec has the better words for a message above its limit.
+                    let length = if length > self.message_limit { 0 } else { length };
+                    if !self.budget.has_room(length) {
+                        return Err(full(&self.budget, length));
+                    }
+                }
+                Part::Contents { bytes, is_last } => {
+                    let permit = self.permit.get_or_insert_with(|| self.budget.charge(0));
+                    if !self.budget.extend(permit, bytes) {
+                        return Err(full(&self.budget, bytes));
+                    }
+                    // It is decoded before the next one is asked for, and counts as a request.
+                    if is_last && self.is_stream {
+                        self.permit = None;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why `bytes` more are not read.
+pub fn full(budget: &ByteBudget, bytes: usize) -> PredictError {
+    PredictError::Full {
+        what: "memory for requests",
+        used: budget.taken(),
+        limit: budget.limit(),
+        unit: "bytes",
+        retry_after: (bytes <= budget.limit()).then_some(RETRY_AFTER),
+    }
+}
+
+/// When a message that does not fit now is worth another try: runs take this long.
+const RETRY_AFTER: Duration = Duration::from_millis(10);
+
+impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for Receiving<B> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.failed {
+            return Poll::Ready(None);
+        }
+        let counted = match Pin::new(&mut this.body).poll_frame(context) {
+            Poll::Pending if this.is_stream && this.framing.is_between() => {
+                this.patience.pause();
+                return Poll::Pending;
+            }
+            Poll::Pending => Err(ready!(this.patience.poll(context))),
+            Poll::Ready(Some(Ok(frame))) => {
+                this.patience.progress();
+                frame.data_ref().map_or(Ok(()), |data| this.count(data)).map(|()| frame)
+            }
+            other => return other,
+        };
+        Poll::Ready(Some(counted.map_err(|error| {
+            (this.failed, this.permit) = (true, None);
+            status(&error, "")
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failed || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Bytes of the frame in front of a message: a flag and a length.
+const FRAME_BYTES: usize = 5;
+
+/// Where in its messages a body is.
+#[derive(Debug, Default)]
+struct Framing {
+    frame: [u8; FRAME_BYTES],
+    seen: usize,
+    left: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    /// A part of a frame.
+    Nothing,
+    /// A message of that length begins.
+    Announced(usize),
+    /// So many bytes of it.
+    Contents { bytes: usize, is_last: bool },
+}
+
+impl Framing {
+    fn next(&mut self, bytes: &mut &[u8]) -> Part {
+        let wanted = if self.left > 0 { self.left } else { FRAME_BYTES - self.seen };
+        let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
+        *bytes = rest;
+        if self.left > 0 {
+            self.left -= part.len();
+            return Part::Contents { bytes: part.len(), is_last: self.left == 0 };
+        }
+        self.frame[self.seen..self.seen + part.len()].copy_from_slice(part);
+        self.seen += part.len();
+        if self.seen < FRAME_BYTES {
+            return Part::Nothing;
+        }
+        self.seen = 0;
+        let [_, length @ ..] = self.frame;
+        self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        Part::Announced(self.left)
+    }
+
+    fn is_between(&self) -> bool {
+        self.seen == 0 && self.left == 0
+    }
+}
+
+/// How long a message is waited for.
+#[derive(Debug)]
+struct Patience {
+    silence: Duration,
+    whole: Duration,
+    /// When the wait for the message began and when its last byte came; `None` while none is
+    /// waited for.
+    since: Option<(Instant, Instant)>,
+    /// Set at the first wait, and then again only when it has rung.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(limits: &RequestLimits) -> Self {
+        Self { silence: limits.body_read, whole: limits.max_timeout, since: None, timer: None }
+    }
+
+    /// Ready when it is over.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<PredictError> {
+        let (began, last) = *self.since.get_or_insert_with(|| {
+            let now = Instant::now();
+            (now, now)
+        });
+        let (silent, late) = (last + self.silence, began + self.whole);
+        let end = silent.min(late);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        while timer.deadline() < end {
+            ready!(timer.as_mut().poll(context));
+            timer.as_mut().reset(end);
+        }
+        ready!(timer.as_mut().poll(context));
+        Poll::Ready(match silent <= late {
+            true => PredictError::Stalled { what: "no byte of it", limit: self.silence },
+            false => PredictError::Stalled { what: "not all of it", limit: self.whole },
+        })
+    }
+
+    fn progress(&mut self) {
+        if let Some((_, last)) = &mut self.since {
+            *last = Instant::now();
+        }
+    }
+
+    fn pause(&mut self) {
+        self.since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests;
