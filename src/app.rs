@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::config::{Config, ControlMode};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
+use crate::connection::tls::{Identity, TlsError};
 use crate::grpc::GrpcServer;
 
 use crate::http::HttpServer;
@@ -75,6 +76,9 @@ pub enum StartError {
     /// Models failed and the server is strict.
     #[error("strict: {0}")]
     Models(String),
+    /// The files of TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A thread or service cannot be started.
     #[error("{0}")]
     Internal(String),
@@ -175,6 +179,17 @@ impl App {
         self.listeners.admin.local_addr()
     }
 
+    /// Who this server is by TLS, and the task that looks for new files; `None` for clear text.
+    fn identity(&self) -> Result<Option<(Identity, JoinSet<()>)>, TlsError> {
+        let Some(settings) = self.config.tls.clone() else { return Ok(None) };
+        let metrics = self.metrics.tls();
+        let identity = Identity::load(settings, &metrics)?;
+        // The task ends with the set.
+        let mut watch = JoinSet::new();
+        watch.spawn(identity.clone().watch(metrics));
+        Ok(Some((identity, watch)))
+    }
+
     /// Loads the models and serves until `shutdown`, then drains. `announce` is called once, with
     /// the banner, when every model was tried.
     ///
@@ -191,6 +206,7 @@ impl App {
             http: self.http_addr().map_err(|error| internal(&error))?,
             admin: self.admin_addr().map_err(|error| internal(&error))?,
         };
+        let (tls, _watch) = self.identity()?.unzip();
         let (repository, mode) = (Arc::clone(&self.repository), self.config.model_control.clone());
         // Where control is not switched on, the handle is kept all the same: the thread that polls
         // ends with it.
@@ -199,12 +215,18 @@ impl App {
         let stop = watch::Sender::new(false);
         let (data, operator) = (JoinSet::new(), JoinSet::new());
         let (stop_operator, open_calls) = (watch::Sender::new(false), OpenCalls::default());
-        let mut ports = Ports { data, operator, stop_operator, open_calls };
+        let mut ports = Ports { data, operator, stop_operator, open_calls, tls };
         let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
         let memory = budget.clone();
         let encode: Encode = Arc::new(move || metrics.encode(&budget));
         ports
-            .start(self.listeners, &self.config, &self.repository, &stop, (&control, encode, memory))
+            .start(
+                self.listeners,
+                &self.config,
+                &self.repository,
+                &stop,
+                (&control, encode, memory),
+            )
             .map_err(|error| internal(&error))?;
         tokio::pin!(shutdown);
         let loaded = tokio::select! {
@@ -235,6 +257,8 @@ struct Ports {
     operator: JoinSet<()>,
     stop_operator: watch::Sender<bool>,
     open_calls: OpenCalls,
+    /// Who the server is on both data ports; `None` for clear text.
+    tls: Option<Identity>,
 }
 
 impl Ports {
@@ -250,6 +274,7 @@ impl Ports {
             repository: Arc::clone(repository),
             requests: config.requests,
             connections: config.connections,
+            tls: self.tls.clone(),
             compression: config.compression.clone(),
             cross_origin: config.cross_origin.clone(),
             reflection: config.reflection,
@@ -263,7 +288,12 @@ impl Ports {
         let rest = HttpServer {
             service: grpc.callers(),
             cross_origin: config.cross_origin.clone(),
-            connections: Connections::new(config.connections, self.open_calls.clone(), memory.clone()),
+            connections: Connections::new(
+                config.connections,
+                self.open_calls.clone(),
+                memory.clone(),
+            )
+            .secured(self.tls.clone(), false),
             memory,
         };
         let stopped = raised(stop.subscribe());

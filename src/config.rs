@@ -13,11 +13,13 @@ pub mod limits;
 pub mod memory;
 pub mod model;
 pub mod settings;
+pub mod tls;
 pub mod triton;
 mod values;
 
 pub use limits::{Compression, ConnectionLimits, CrossOrigin, RequestLimits, StreamOrder};
 pub use model::ModelConfig;
+pub use tls::{ClientAuth, TlsSettings};
 
 /// Settings of a server, complete and checked.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub struct Config {
     pub requests: RequestLimits,
     /// Limits on connections.
     pub connections: ConnectionLimits,
+    /// TLS of the data port and the REST port; `None` for clear text.
+    pub tls: Option<TlsSettings>,
     /// Between not being ready and not accepting.
     pub drain_pause: Duration,
     /// Longest time for answering accepted requests when stopping.
@@ -261,6 +265,7 @@ impl Reader<'_> {
         let memory = self.value("request_memory_bytes", |text| values::number(text, 0_usize));
         let requests = self.requests();
         let connections = self.connections();
+        let tls = self.tls();
         let drain_pause = self.value("drain_pause_ms", values::millis);
         let drain_grace = self.value("drain_grace_ms", values::millis);
         let library = (self.text)("runtime_library").0;
@@ -285,6 +290,7 @@ impl Reader<'_> {
             },
             requests: requests?,
             connections: connections?,
+            tls: tls?,
             drain_pause: drain_pause?,
             drain_grace: drain_grace?,
             model,

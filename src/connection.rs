@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt};
@@ -30,12 +31,14 @@ mod answers;
 pub mod calls;
 pub mod socket;
 mod stall;
+pub mod tls;
 pub mod wakeup;
 
 use answers::PiecedBody;
 use calls::{CountedBody, OpenCalls};
 use socket::{Accept, Socket};
 use stall::{CallExecutor, Unstalled};
+use tls::{Identity, PeerIdentity};
 
 /// Flow-control window of a call: enough for a fast network's delay.
 const STREAM_WINDOW_BYTES: u32 = 512 << 10;
@@ -64,12 +67,21 @@ pub struct Connections {
     places: Arc<Semaphore>,
     calls: OpenCalls,
     memory: ByteBudget,
+    tls: Option<Identity>,
+    needs_alpn: bool,
 }
 
 impl Connections {
     /// No connection yet. `calls` counts the calls on all of them, `memory` what waits to be sent.
     pub fn new(limits: ConnectionLimits, calls: OpenCalls, memory: ByteBudget) -> Self {
-        Self { limits, places: Arc::new(Semaphore::new(limits.max_connections)), calls, memory }
+        let places = Arc::new(Semaphore::new(limits.max_connections));
+        Self { limits, places, calls, memory, tls: None, needs_alpn: false }
+    }
+
+    /// The same connections over TLS, if there is an identity. Where it `needs_alpn`, a peer that
+    /// does not say which protocol it speaks is refused.
+    pub fn secured(self, tls: Option<Identity>, needs_alpn: bool) -> Self {
+        Self { tls, needs_alpn, ..self }
     }
 
     /// Accepts on `listener` until `stop` is done, then waits for the open calls of all
@@ -114,6 +126,8 @@ impl Connections {
                 calls: self.calls.clone(),
                 memory: self.memory.clone(),
                 limits: self.limits,
+                tls: self.tls.clone(),
+                needs_alpn: self.needs_alpn,
             };
             let (mut stopping, alive) = (stopping.subscribe(), alive.clone());
             tokio::spawn(async move {
@@ -148,6 +162,8 @@ struct Connection<S> {
     calls: OpenCalls,
     memory: ByteBudget,
     limits: ConnectionLimits,
+    tls: Option<Identity>,
+    needs_alpn: bool,
 }
 
 impl<S> Connection<S> {
@@ -176,17 +192,48 @@ impl<S> Connection<S> {
         if let Err(error) = socket.send_at_once() {
             return tracing::debug!(%error, "connection lost at once");
         }
-        let Self { service, builder, calls, memory, limits } = self;
+        let Some(identity) = self.tls.clone() else {
+            return self.serve_on(socket, None, stopped).await;
+        };
+        let shaken = tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            shaken = identity.accept(socket, self.limits.handshake, self.needs_alpn) => shaken,
+        };
+        match shaken {
+            Ok((socket, peer)) => self.serve_on(socket, peer, stopped).await,
+            Err(error) => tracing::debug!(%error, "closed: no handshake"),
+        }
+    }
+
+    /// Serves a connection whose first words are there.
+    async fn serve_on<B>(
+        self,
+        socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Option<PeerIdentity>,
+        stopped: impl Future<Output = ()>,
+    ) where
+        S: Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static,
+    {
+        let Self { service, builder, calls, memory, limits, .. } = self;
         let random = RandomState::new().hash_one(0_u8);
         let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(ConnectionId(random));
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
             let (call, memory) = (calls.begin(), memory.clone());
             let answer = service.clone().oneshot(request);
             async move {
                 let response = answer.await?;
-                Ok::<_, Infallible>(response.map(|body| {
-                    CountedBody::new(PiecedBody::new(body, memory), call)
-                }))
+                Ok::<_, Infallible>(
+                    response.map(|body| CountedBody::new(PiecedBody::new(body, memory), call)),
+                )
             }
         });
         let service = TowerToHyperService::new(service);

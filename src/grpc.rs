@@ -21,6 +21,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use crate::config::{Compression, ConnectionLimits, CrossOrigin, RequestLimits};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
+use crate::connection::tls::Identity;
 use crate::job::ByteBudget;
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -57,6 +58,8 @@ pub struct GrpcServer {
     pub requests: RequestLimits,
     /// Limits on connections.
     pub connections: ConnectionLimits,
+    /// Who this server is towards callers on TCP; `None` for clear text.
+    pub tls: Option<Identity>,
     /// Encodings of messages that are read, and used where the caller reads them.
     pub compression: Vec<Compression>,
     /// Pages that may call from a browser; `None` for none.
@@ -97,7 +100,8 @@ impl GrpcServer {
             .map_request(|request: http::Request<Incoming>| request.map(Body::new));
         let connections = Connections::new(self.connections, self.open_calls, self.memory);
         let stop = stop.shared();
-        let data = connections.clone().serve(listener, service.clone(), stop.clone());
+        let secured = connections.clone().secured(self.tls, true);
+        let data = secured.serve(listener, service.clone(), stop.clone());
         let Some(local) = local else {
             data.await;
             return Ok(());

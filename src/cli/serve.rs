@@ -107,12 +107,15 @@ fn outcome(ended: Result<DrainReport, StartError>) -> Outcome {
     }
 }
 
-/// Everything is clear text: say so when others than this machine can read it.
+/// Says where clear text can be read by others than this machine.
 fn warn_of_open_ports(config: &Config) {
-    for (port, address) in
-        [("grpc", config.grpc_addr), ("http", config.http_addr), ("admin", config.admin_addr)]
-    {
-        if !address.ip().is_loopback() {
+    let is_clear = config.tls.is_none();
+    for (port, address, is_clear) in [
+        ("grpc", config.grpc_addr, is_clear),
+        ("http", config.http_addr, is_clear),
+        ("admin", config.admin_addr, true),
+    ] {
+        if is_clear && !address.ip().is_loopback() {
             tracing::warn!(port, %address, "clear text on an address that others can reach");
         }
     }

@@ -106,6 +106,22 @@ pub const SERVER: &[Setting] = &[
     ),
     setting("max_connections", "1024", "Open connections on the data port, and on the REST port"),
     setting("handshake_ms", "5000", "Close a connection that has not said its first words by then"),
+    setting(
+        "tls_cert",
+        "",
+        "PEM file with this server's certificates: the data port and the REST port speak TLS",
+    ),
+    setting("tls_key", "", "PEM file with the private key to it"),
+    setting("tls_client_ca", "", "PEM file with the authorities of callers' certificates"),
+    setting(
+        "tls_client_auth",
+        "",
+        "Certificates of callers: off, optional or required; required where tls_client_ca is given",
+    ),
+    // Files of a renewed certificate come by themselves; nobody sends a signal.
+    setting("tls_reload_ms", "10000", "Time between two looks at the files of TLS"),
+    // A handshake costs a millisecond of a processor: more at a time only delay each other.
+    setting("max_handshakes", "256", "TLS handshakes at a time, on each port"),
     setting("max_streams", "256", "Concurrent calls on one connection"),
     // Clients that cancel at their deadline reset what a busy server has not come to yet: hundreds at
     // a time when they send thousands a second. The HTTP library's 20 ends their connections.

@@ -11,7 +11,9 @@
 #![expect(unsafe_code, reason = "one system call that no library in the tree wraps")]
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Refusals are counted in windows of this length.
 const WINDOW: Duration = Duration::from_millis(100);

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use self::cache::CacheFamilies;
 pub use self::cache::CacheMetrics;
+pub use self::tls::TlsMetrics;
 use crate::batcher::Batcher;
 use crate::batcher::policy::CutReason;
 use crate::cache::ResponseCache;
@@ -25,6 +26,7 @@ use crate::model::ModelKey;
 use crate::statistics::{Padding, RunTimes};
 
 mod cache;
+mod tls;
 
 /// Labels of everything that is counted per model version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -26,4 +26,5 @@ mod rest_refusals;
 mod scheduling;
 mod shutdown;
 mod stream_infer;
+mod tls;
 mod transport;

@@ -1,0 +1,74 @@
+//! Settings of TLS.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Reader, named, values};
+
+/// Files that prove who this server is, and whom it asks for the same.
+#[derive(Debug, Clone)]
+pub struct TlsSettings {
+    /// Chain of certificates, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Authorities of callers' certificates, PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Whether callers show a certificate.
+    pub client_auth: ClientAuth,
+    /// Time between two looks at the files.
+    pub reload: Duration,
+    /// Handshakes at a time, on each port.
+    pub max_handshakes: usize,
+}
+
+/// Whether callers show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It is not asked for.
+    Off,
+    /// One that is shown must be right.
+    Optional,
+    /// Nobody is served without.
+    Required,
+}
+
+impl Reader<'_> {
+    /// The settings, if TLS is switched on; `None` outside for a mistake.
+    pub(super) fn tls(&mut self) -> Option<Option<TlsSettings>> {
+        let reload = self.value("tls_reload_ms", values::some_millis)?;
+        let max_handshakes = self.value("max_handshakes", |text| values::number(text, 1))?;
+        let [cert, key, client_ca] =
+            ["tls_cert", "tls_key", "tls_client_ca"].map(|name| (self.text)(name));
+        let modes = [
+            ("", if client_ca.0.is_empty() { ClientAuth::Off } else { ClientAuth::Required }),
+            ("off", ClientAuth::Off),
+            ("optional", ClientAuth::Optional),
+            ("required", ClientAuth::Required),
+        ];
+        let client_auth = self.value("tls_client_auth", |text| values::choice(text, &modes))?;
+        let mut lacks = |name: &str, other: &str, origin| {
+            self.errors.push(&named(name, origin), format!("has a meaning only with {other}"));
+        };
+        match (cert.0.is_empty(), key.0.is_empty()) {
+            (false, true) => lacks("tls_cert", "tls_key", cert.1),
+            (true, false) => lacks("tls_key", "tls_cert", key.1),
+            (true, true) if !client_ca.0.is_empty() => {
+                lacks("tls_client_ca", "tls_cert", client_ca.1);
+            }
+            (false, false) if client_auth != ClientAuth::Off && client_ca.0.is_empty() => {
+                lacks("tls_client_auth", "tls_client_ca", client_ca.1);
+            }
+            (true, true) => return Some(None),
+            (false, false) => {}
+        }
+        Some(Some(TlsSettings {
+            cert: cert.0.into(),
+            key: key.0.into(),
+            client_ca: (!client_ca.0.is_empty()).then(|| client_ca.0.into()),
+            client_auth,
+            reload,
+            max_handshakes,
+        }))
+    }
+}

@@ -1,0 +1,307 @@
+//! TLS: who this server is, which callers it takes, and how both change while it runs.
+//!
+//! TLS 1.2 and 1.3. A caller of the data port says by ALPN that it speaks HTTP/2 (or HTTP/1.1, for
+//! browsers), as gRPC wants it; on the REST port it may say nothing. A handshake has the time that
+//! first words have, and no more than [`TlsSettings::max_handshakes`] go on at a time.
+//!
+//! The files are read again and again ([`Identity::watch`]), by contents and not by age, because a
+//! Kubernetes secret is a link that is swapped. Certificate, key and callers' authorities change
+//! together or not at all: what cannot be used leaves everything as it was. Connections that are open
+//! go on.
+//!
+//! Source: RFC 8446; gRPC over HTTP/2, "Security".
+
+use std::fmt;
+use std::io::{self, Cursor};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::PREFACE;
+use crate::config::{ClientAuth, TlsSettings};
+use crate::telemetry::metrics::TlsMetrics;
+
+/// Who a caller is by its certificate, in the extensions of its requests: the first URI that it
+/// names, else the first DNS name, else its common name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PeerIdentity(pub Arc<str>);
+
+/// Why the files cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting}: {reason}")]
+pub struct TlsError {
+    setting: &'static str,
+    reason: String,
+}
+
+fn wrong(setting: &'static str, reason: impl ToString) -> TlsError {
+    TlsError { setting, reason: reason.to_string() }
+}
+
+/// The contents of the files.
+#[derive(PartialEq, Eq)]
+struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+/// Nothing of a key is ever written.
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").finish_non_exhaustive()
+    }
+}
+
+impl Files {
+    fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
+        let read = |setting, path: &std::path::Path| {
+            std::fs::read(path)
+                .map_err(|error| wrong(setting, format!("{}: {error}", path.display())))
+        };
+        Ok(Self {
+            certificate: read("tls_cert", &settings.cert)?,
+            key: read("tls_key", &settings.key)?,
+            client_ca: settings
+                .client_ca
+                .as_deref()
+                .map(|path| read("tls_client_ca", path))
+                .transpose()?,
+        })
+    }
+
+    /// What serves with them, and when the certificate ends, in seconds of the Unix epoch.
+    fn server(&self, auth: ClientAuth) -> Result<(ServerConfig, i64), TlsError> {
+        let chain = certificates("tls_cert", &self.certificate)?;
+        let key =
+            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| wrong("tls_key", error))?;
+        let ends_at = chain.first().map_or(Ok(0), |leaf| ends_at(leaf))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|error| wrong("tls_cert", error))?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(_) if auth == ClientAuth::Off => builder.with_no_client_auth(),
+            Some(pem) => {
+                let mut roots = rustls::RootCertStore::empty();
+                for authority in certificates("tls_client_ca", pem)? {
+                    roots.add(authority).map_err(|error| wrong("tls_client_ca", error))?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = match auth {
+                    ClientAuth::Optional => verifier.allow_unauthenticated(),
+                    ClientAuth::Off | ClientAuth::Required => verifier,
+                };
+                let verifier = verifier.build().map_err(|error| wrong("tls_client_ca", error))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        // The library holds the key against the certificate.
+        let mut server =
+            builder.with_single_cert(chain, key).map_err(|error| wrong("tls_key", error))?;
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok((server, ends_at))
+    }
+}
+
+fn certificates(
+    setting: &'static str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|error| wrong(setting, error))?;
+    if found.is_empty() { Err(wrong(setting, "no certificate in it")) } else { Ok(found) }
+}
+
+fn ends_at(leaf: &CertificateDer<'_>) -> Result<i64, TlsError> {
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| wrong("tls_cert", error))?;
+    Ok(parsed.validity().not_after.timestamp())
+}
+
+/// What this server shows to callers, and whom it takes.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    current: Arc<ArcSwap<ServerConfig>>,
+    handshakes: Arc<Semaphore>,
+    settings: Arc<TlsSettings>,
+    /// What was read at start.
+    loaded: Arc<Files>,
+}
+
+impl Identity {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`TlsError`] naming the setting whose file cannot be used.
+    pub fn load(settings: TlsSettings, metrics: &TlsMetrics) -> Result<Self, TlsError> {
+        let files = Files::read(&settings)?;
+        let (server, ends_at) = files.server(settings.client_auth)?;
+        metrics.expiry.set(ends_at);
+        Ok(Self {
+            current: Arc::new(ArcSwap::from_pointee(server)),
+            handshakes: Arc::new(Semaphore::new(settings.max_handshakes)),
+            settings: Arc::new(settings),
+            loaded: Arc::new(files),
+        })
+    }
+
+    /// Looks at the files again and again, for ever.
+    pub async fn watch(self, metrics: TlsMetrics) {
+        let mut known = Ok(self.loaded);
+        loop {
+            tokio::time::sleep(self.settings.reload).await;
+            let settings = Arc::clone(&self.settings);
+            let read = tokio::task::spawn_blocking(move || Files::read(&settings)).await;
+            let Ok(found) = read.map(|found| found.map(Arc::new)) else { continue };
+            if known != found {
+                take(&self.current, self.settings.client_auth, &found, &metrics);
+                known = found;
+            }
+        }
+    }
+
+    /// Shakes hands and waits for the first words, within `patience`.
+    ///
+    /// # Errors
+    /// The peer's faults, too many handshakes, too long a wait.
+    pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        socket: S,
+        patience: Duration,
+        needs_alpn: bool,
+    ) -> io::Result<(Greeted<TlsStream<S>>, Option<PeerIdentity>)> {
+        let Ok(_place) = self.handshakes.try_acquire() else {
+            return Err(io::Error::other("too many handshakes at a time"));
+        };
+        let acceptor = TlsAcceptor::from(self.current.load_full());
+        let shaken = async {
+            let stream = acceptor.accept(socket).await?;
+            if needs_alpn && stream.get_ref().1.alpn_protocol().is_none() {
+                return Err(io::Error::other("the peer does not say which protocol it speaks"));
+            }
+            let chain = stream.get_ref().1.peer_certificates();
+            let peer = chain.and_then(|chain| chain.first()).and_then(identity);
+            Ok((Greeted::of(stream).await?, peer))
+        };
+        tokio::time::timeout(patience, shaken).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Serves with what was found from now on, if it can be used.
+fn take(
+    current: &ArcSwap<ServerConfig>,
+    auth: ClientAuth,
+    found: &Result<Arc<Files>, TlsError>,
+    metrics: &TlsMetrics,
+) {
+    match found.as_ref().map_err(Clone::clone).and_then(|files| files.server(auth)) {
+        Ok((server, ends_at)) => {
+            current.store(Arc::new(server));
+            metrics.expiry.set(ends_at);
+            metrics.reloads.inc();
+            tracing::info!(ends_at, "certificate read");
+        }
+        Err(error) => {
+            metrics.failed_reloads.inc();
+            tracing::warn!(%error, "the new certificate cannot be used; the old one stays");
+        }
+    }
+}
+
+/// Who a verified certificate names.
+fn identity(certificate: &CertificateDer<'_>) -> Option<PeerIdentity> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+    let uri = names.iter().find_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    let dns = names.iter().find_map(|name| match name {
+        GeneralName::DNSName(dns) => Some(*dns),
+        _ => None,
+    });
+    let common = || parsed.subject().iter_common_name().next()?.as_str().ok();
+    uri.or(dns).or_else(common).map(|name| PeerIdentity(name.into()))
+}
+
+/// A connection whose first words were read, and will be read again.
+#[derive(Debug)]
+pub(super) struct Greeted<S> {
+    words: Cursor<Vec<u8>>,
+    socket: S,
+}
+
+impl<S: AsyncRead + Unpin> Greeted<S> {
+    /// Waits for all of HTTP/2's preface, or something else: until then a peer has no call, and a
+    /// connection that stops here would never end.
+    async fn of(mut socket: S) -> io::Result<Self> {
+        let mut words = Vec::with_capacity(PREFACE.len());
+        while words.len() < PREFACE.len() && PREFACE.starts_with(&words) {
+            let missing = u64::try_from(PREFACE.len() - words.len()).unwrap_or(u64::MAX);
+            if (&mut socket).take(missing).read_buf(&mut words).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(Self { words: Cursor::new(words), socket })
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.words.position() < self.words.get_ref().len() as u64 {
+            ready!(Pin::new(&mut self.words).poll_read(context, buffer))?;
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
