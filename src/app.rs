@@ -24,6 +24,7 @@ use crate::http::HttpServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::control::{self, ModelControl};
+use crate::repository::watchdog;
 use crate::repository::{Repository, RepositoryError, State};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::ModelLoader;
@@ -196,6 +197,9 @@ impl App {
         // ends with it.
         let (control, loading) = control::start(repository, self.models.clone(), mode)
             .map_err(|error| internal(&error))?;
+        let longest_run = self.config.requests.max_timeout.saturating_mul(2);
+        // Ends with the repository.
+        tokio::spawn(watchdog::watch(Arc::downgrade(&self.repository), longest_run));
         let stop = watch::Sender::new(false);
         let (data, operator) = (JoinSet::new(), JoinSet::new());
         let (stop_operator, open_calls) = (watch::Sender::new(false), OpenCalls::default());

@@ -252,6 +252,11 @@ impl Batcher {
         }
     }
 
+    /// Instances whose run has lasted longer than `limit`.
+    pub fn hung(&self, now: Instant, limit: Duration) -> usize {
+        self.shared.lock().running.longer_than(limit, now)
+    }
+
     /// How full the queue is.
     pub fn depth(&self) -> QueueDepth {
         let state = self.shared.lock();

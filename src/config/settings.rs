@@ -227,4 +227,11 @@ pub const MODEL: &[Setting] = &[
         "Time for first runs and for measuring batch sizes, per model; 0: none, and so no batches \
          where batching is auto",
     ),
+    // Whoever waited for such a run has been answered for a while.
+    setting(
+        "hang_timeout_ms",
+        "0",
+        "A run that lasts longer hangs: a model whose instances all hang is not ready until one \
+         ends; 0: twice max_timeout_ms",
+    ),
 ];

@@ -286,7 +286,7 @@ impl Desk {
         let mark = marks::of(model);
         let before = self.acted_on.insert(model.name.clone(), mark.clone()).unwrap_or_default();
         let config = config.map_err(|reason| {
-            let served = repository.ready_versions(name);
+            let served = repository.loaded_versions(name);
             match served.first() {
                 Some(served) => log_kept(&served.key, &reason),
                 None => repository.set_failed(newest(model), &reason),

@@ -72,6 +72,7 @@ struct Families {
     queue_jobs: Family<ModelLabels, Gauge>,
     running: Family<ModelLabels, Gauge>,
     ready: Family<ModelLabels, Gauge>,
+    hung: Family<ModelLabels, Gauge>,
     memory: Gauge,
     memory_limit: Gauge,
     caches: CacheFamilies,
@@ -140,6 +141,7 @@ impl Metrics {
             execution: families.execution.get_or_create_owned(&labels),
             request: families.request.get_or_create_owned(&labels),
             ready: families.ready.get_or_create_owned(&labels),
+            hung: families.hung.get_or_create_owned(&labels),
         }
     }
 
@@ -205,6 +207,7 @@ impl Families {
             queue_jobs: Family::default(),
             running: Family::default(),
             ready: Family::default(),
+            hung: Family::default(),
             memory: Gauge::default(),
             memory_limit: Gauge::default(),
             caches: CacheFamilies::default(),
@@ -221,16 +224,14 @@ impl Families {
             let (model, version) = (model.clone(), *version);
             self.batches.remove(&ReasonLabels { model, version, reason });
         }
-        for family in [&self.rows, &self.elements, &self.padded] {
-            family.remove(labels);
-        }
-        for family in [&self.panics, &self.failed_runs, &self.stopped] {
+        let faults = [&self.panics, &self.failed_runs, &self.stopped];
+        for family in [&self.rows, &self.elements, &self.padded].into_iter().chain(faults) {
             family.remove(labels);
         }
         for family in [&self.batch_rows, &self.queue, &self.execution, &self.request] {
             family.remove(labels);
         }
-        for family in [&self.queue_jobs, &self.running, &self.ready] {
+        for family in [&self.queue_jobs, &self.running, &self.ready, &self.hung] {
             family.remove(labels);
         }
         self.caches.forget(labels);
@@ -259,6 +260,7 @@ impl Families {
         r.register("queue_jobs", "Requests that wait", self.queue_jobs.clone());
         r.register("running", "Runs under way", self.running.clone());
         r.register("model_ready", "1 while the model version serves", self.ready.clone());
+        r.register("hung_workers", "Runs that have lasted too long", self.hung.clone());
         let memory = self.memory.clone();
         r.register("request_memory_bytes", "Memory that requests hold", memory);
         let limit = self.memory_limit.clone();
@@ -363,6 +365,7 @@ pub struct ModelMetrics {
     execution: Histogram,
     request: Histogram,
     pub(crate) ready: Gauge,
+    pub(crate) hung: Gauge,
 }
 
 impl ModelMetrics {

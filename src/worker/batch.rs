@@ -103,7 +103,9 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
         }
         Err(error) => {
             let requests = riders.jobs.len();
-            tracing::warn!(model = %shared.model, requests, %error, "run failed");
+            if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
+                tracing::warn!(model = %shared.model, requests, %error, left_out, "run failed");
+            }
             if requests > 1 && shared.rerun_budget.pay_split() {
                 rerun_halves(shared, executor, riders);
             } else {
