@@ -6,7 +6,7 @@
 //! `worker`, `config`. It names neither ONNX Runtime nor a message. `grpc` and `app` use it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -30,6 +30,7 @@ mod marks;
 pub mod profile;
 pub mod served;
 pub mod settings;
+pub mod trial;
 pub mod version_policy;
 pub mod watchdog;
 
@@ -46,6 +47,7 @@ pub struct Repository {
     change: Mutex<()>,
     changed: watch::Sender<u64>,
     parts: Parts,
+    trial: OnceLock<trial::Trial>,
 }
 
 /// What loading needs.
@@ -154,6 +156,7 @@ impl Repository {
             snapshot: ArcSwap::default(),
             change: Mutex::new(()),
             changed: watch::Sender::new(0),
+            trial: OnceLock::new(),
             parts: Parts { loader, defaults, budget, metrics, courier, runtime: Handle::current() },
         }
     }

@@ -304,7 +304,8 @@ impl Desk {
             if !is_ready {
                 repository.set(source.key.clone(), State::Loading);
             }
-            match repository.load(source, config.clone()) {
+            let tried = repository.try_out(source);
+            match tried.and_then(|()| repository.load(source, config.clone())) {
                 Ok(served) => repository.put(source.key.clone(), served),
                 Err(reason) => {
                     if is_ready {
