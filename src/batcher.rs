@@ -27,6 +27,7 @@ pub mod pending;
 pub mod policy;
 mod running;
 mod state;
+mod suspects;
 mod ticket;
 mod wake;
 
@@ -198,6 +199,12 @@ impl Batcher {
     /// batch, the time since the last one is what such a run costs, with all that belongs to it.
     pub fn ran(&self, instance: usize, rows: usize, length: usize) {
         self.shared.lock().running.ran(instance, rows, length);
+    }
+
+    /// A request of `tenant` alone made a run fail. Whether its requests run alone from now on, for
+    /// a while.
+    pub fn accuse(&self, tenant: u64, now: Instant) -> bool {
+        self.shared.lock().suspects.accuse(tenant, now)
     }
 
     /// How many rows a run has where enough of them wait.

@@ -246,6 +246,19 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     shared.deliver(sequence, answers);
 }
 
+/// The only rider of a run that failed: whoever keeps sending such requests rides alone.
+fn accuse(shared: &PoolShared, guilty: &Job) {
+    let (tenant, now) = (guilty.request.tenant(), Instant::now());
+    if shared.batcher.accuse(tenant, now)
+        && let Some(left_out) = shared.failure_lines.allow(now)
+    {
+        tracing::warn!(
+            model = %shared.model, tenant, left_out,
+            "a caller's requests keep failing: they run alone for a while"
+        );
+    }
+}
+
 fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
     let answer = match &error {
         // Of several riders nobody knows whose values they were.
@@ -254,6 +267,9 @@ fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
         ),
         _ => PredictError::ExecutionFailed(Arc::new(error)),
     };
+    if let [guilty] = riders.jobs.as_slice() {
+        accuse(shared, guilty);
+    }
     shared.metrics.failed_runs.inc();
     let answers = riders.jobs.into_iter().map(|job| (job.reply, Err(answer.clone())));
     shared.deliver(riders.sequence, answers.collect());
