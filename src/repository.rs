@@ -187,17 +187,13 @@ impl Repository {
             },
         };
         if let Some(version) = version {
-            return match versions.get(&version) {
-                Some(state) => state.ready().cloned().ok_or_else(|| not_ready(state)),
-                None => {
-                    let ready = versions.iter().filter(|(_, state)| state.ready().is_some());
-                    let served: Vec<String> =
-                        ready.map(|(version, _)| version.to_string()).collect();
-                    let served =
-                        if served.is_empty() { "none".to_owned() } else { served.join(", ") };
-                    Err(PredictError::VersionNotFound { model: name.to_owned(), version, served })
-                }
-            };
+            if let Some(state) = versions.get(&version) {
+                return state.ready().cloned().ok_or_else(|| not_ready(state));
+            }
+            let ready = versions.iter().filter(|(_, state)| state.ready().is_some());
+            let served: Vec<String> = ready.map(|(version, _)| version.to_string()).collect();
+            let served = if served.is_empty() { "none".to_owned() } else { served.join(", ") };
+            return Err(PredictError::VersionNotFound { model: name.to_owned(), version, served });
         }
         let ready = versions.values().rev().find_map(State::ready).cloned();
         let last = versions.values().next_back();

@@ -122,11 +122,9 @@ impl ServedModel {
         let max_rows = costs.most_rows();
         let policy = batch_policy(&config, max_rows);
         let instances = loaded.executors.len();
-        let limits = QueueLimits {
-            max_jobs: queue_jobs(config.max_queue_jobs, instances, max_rows),
-            bytes: budget.clone(),
-            default_priority: config.default_priority,
-        };
+        let max_jobs = queue_jobs(config.max_queue_jobs, instances, max_rows);
+        let (bytes, default_priority) = (budget.clone(), config.default_priority);
+        let limits = QueueLimits { max_jobs, bytes, default_priority };
         let batcher = Batcher::new(policy, limits, instances, costs);
         let statistics = Arc::new(ModelStatistics::default());
         let model_metrics = metrics.model(&key, &batcher);

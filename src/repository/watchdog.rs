@@ -75,15 +75,11 @@ fn judge(served: &ServedModel, now: Instant, usual: Duration) -> bool {
         return false;
     }
     served.metrics.ready.set(i64::from(verdict.is_none()));
-    match verdict {
-        Some(unfit) => {
-            let reason = unfit.reason();
-            tracing::error!(
-                %model, reason, hung, panics = condition.panics,
-                hang_timeout_ms = limit.as_millis(), "does not serve any more"
-            );
-        }
-        None => tracing::info!(%model, "serves again"),
+    if let Some(unfit) = verdict {
+        let (reason, panics, limit_ms) = (unfit.reason(), condition.panics, limit.as_millis());
+        tracing::error!(%model, reason, hung, panics, limit_ms, "does not serve any more");
+    } else {
+        tracing::info!(%model, "serves again");
     }
     true
 }

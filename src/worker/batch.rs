@@ -101,6 +101,15 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
                 }
             }
         }
+        Err(error @ ExecuteError::Device(_)) => {
+            // No second try can end better; whoever looks after models takes it out of service.
+            let requests = riders.jobs.len();
+            if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
+                tracing::error!(model = %shared.model, requests, %error, left_out, "device lost");
+            }
+            shared.fitness.lost_device();
+            fail(shared, riders, error);
+        }
         Err(error) => {
             let requests = riders.jobs.len();
             if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
@@ -260,6 +269,7 @@ fn accuse(shared: &PoolShared, guilty: &Job) {
 }
 
 fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
+    let is_own_fault = !matches!(error, ExecuteError::Device(_));
     let answer = match &error {
         // Of several riders nobody knows whose values they were.
         ExecuteError::Input(_) if riders.jobs.len() == 1 => PredictError::Invalid(
@@ -267,7 +277,9 @@ fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
         ),
         _ => PredictError::ExecutionFailed(Arc::new(error)),
     };
-    if let [guilty] = riders.jobs.as_slice() {
+    if let [guilty] = riders.jobs.as_slice()
+        && is_own_fault
+    {
         accuse(shared, guilty);
     }
     shared.metrics.failed_runs.inc();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// So many panics within [`PANIC_WINDOW`] take a model version out of service.
 pub const MOST_PANICS: usize = 5;
 /// For how long a panic counts. A version returns when fewer than [`MOST_PANICS`] do.
-pub const PANIC_WINDOW: Duration = Duration::from_secs(60);
+pub const PANIC_WINDOW: Duration = Duration::from_mins(1);
 
 /// Why a version that is loaded does not serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -136,3 +136,22 @@ async fn a_model_that_keeps_panicking_leaves_service_and_the_others_serve() {
     assert!(get(&server, "/livez").await.starts_with("HTTP/1.1 200"));
     server.finish().await;
 }
+
+#[tokio::test]
+async fn a_lost_device_ends_service_and_liveness() {
+    let loader = ScriptedLoader::default();
+    let server = TestServer::start_with(&[], &["device", "echo"], loader).await;
+    server.loaded().await;
+    let mut client = server.client().await;
+    let status = client.model_infer(request("device", &[POISON])).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    server.until(|repository| !serves(repository, "device")).await;
+    let refused = client.model_infer(request("device", &[1.0])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("device"), "{}", refused.message());
+    assert!(client.model_infer(request("echo", &[4.0])).await.is_ok());
+    assert!(get(&server, "/livez").await.starts_with("HTTP/1.1 503"));
+    // It was tried once: no half of a batch can do better.
+    assert_eq!(server.loader.control("device").runs_so_far(), [1]);
+    server.finish().await;
+}

@@ -2,7 +2,8 @@
 //!
 //! All scripted models take `x` FP32 `[batch, n]` and give `y` of the same shape. By their names:
 //! `echo` answers at once; `gate` waits until the test lets a run through; `poison` refuses a
-//! batch that holds [`POISON`]; `panics` panics on it; `stuck` waits as `gate` does and cannot be
+//! batch that holds [`POISON`]; `panics` panics on it; `device` loses its
+//! device over it; `stuck` waits as `gate` does and cannot be
 //! stopped; `broken` cannot be loaded.
 
 use std::collections::BTreeMap;
@@ -191,6 +192,7 @@ impl Executor for Scripted {
             "gate" => self.control.pass()?,
             "stuck" => self.control.pass_unstoppable(),
             "poison" if poisoned => return Err(ExecuteError::Input("poison".into())),
+            "device" if poisoned => return Err(ExecuteError::Device("lost".into())),
             "panics" if poisoned => panic!("told to"),
             _ => {}
         }
