@@ -208,7 +208,13 @@ impl App {
         let memory = budget.clone();
         let encode: Encode = Arc::new(move || metrics.encode(&budget));
         ports
-            .start(self.listeners, &self.config, &self.repository, &stop, (&control, encode, memory))
+            .start(
+                self.listeners,
+                &self.config,
+                &self.repository,
+                &stop,
+                (&control, encode, memory),
+            )
             .map_err(|error| internal(&error))?;
         tokio::pin!(shutdown);
         let loaded = tokio::select! {
@@ -267,7 +273,11 @@ impl Ports {
         let rest = HttpServer {
             service: grpc.callers(),
             cross_origin: config.cross_origin.clone(),
-            connections: Connections::new(config.connections, self.open_calls.clone(), memory.clone()),
+            connections: Connections::new(
+                config.connections,
+                self.open_calls.clone(),
+                memory.clone(),
+            ),
             memory,
         };
         let stopped = raised(stop.subscribe());

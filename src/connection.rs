@@ -184,9 +184,9 @@ impl<S> Connection<S> {
             let answer = service.clone().oneshot(request);
             async move {
                 let response = answer.await?;
-                Ok::<_, Infallible>(response.map(|body| {
-                    CountedBody::new(PiecedBody::new(body, memory), call)
-                }))
+                Ok::<_, Infallible>(
+                    response.map(|body| CountedBody::new(PiecedBody::new(body, memory), call)),
+                )
             }
         });
         let service = TowerToHyperService::new(service);

@@ -126,9 +126,8 @@ impl ServedModel {
         let (bytes, default_priority) = (budget.clone(), config.default_priority);
         let limits = QueueLimits { max_jobs, bytes, default_priority };
         let batcher = Batcher::new(policy, limits, instances, costs);
-        let statistics = Arc::new(ModelStatistics::default());
+        let (statistics, fitness) = (Arc::<ModelStatistics>::default(), Arc::<Fitness>::default());
         let model_metrics = metrics.model(&key, &batcher);
-        let fitness = Arc::<Fitness>::default();
         let pool = WorkerPool::spawn(PoolParts {
             model: key.name.to_string(),
             spec: spec.clone(),

@@ -248,8 +248,7 @@ impl Families {
         r.register("padded_elements", "Those of them that are padding", self.padded.clone());
         r.register("executor_panics", "Panics in an executor", self.panics.clone());
         r.register("failed_runs", "Runs that failed for their riders", self.failed_runs.clone());
-        let stopped = self.stopped.clone();
-        r.register("stopped_runs", "Runs ended because nobody waited for them", stopped);
+        r.register("stopped_runs", "Runs that nobody waited for", self.stopped.clone());
         r.register("batch_rows", "Rows in a run", self.batch_rows.clone());
         let queue = self.queue.clone();
         r.register("queue_seconds", "Time from arrival to the start of the run", queue);

@@ -107,7 +107,10 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let read = stream.read_to_string(&mut answer);
     tokio::time::timeout(Duration::from_secs(30), read).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.ends_with(r#"{"error":"a byte of the body did not come within 100 ms"}"#), "{answer}");
+    assert!(
+        answer.ends_with(r#"{"error":"a byte of the body did not come within 100 ms"}"#),
+        "{answer}"
+    );
     server.finish().await;
 }
 
