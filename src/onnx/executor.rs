@@ -137,9 +137,17 @@ pub(super) fn classify(error: &ort::Error) -> ExecuteError {
     let text = error.message().to_owned();
     match error.code() {
         ort::ErrorCode::InvalidArgument => ExecuteError::Input(text),
-        _ if holds(&text, &DEVICE_LOST) => ExecuteError::Device(text),
-        _ if holds(&text, &OUT_OF_MEMORY) => ExecuteError::Memory(text),
-        _ => ExecuteError::Runtime(text),
+        _ => by_words(text),
+    }
+}
+
+fn by_words(text: String) -> ExecuteError {
+    if holds(&text, &DEVICE_LOST) {
+        ExecuteError::Device(text)
+    } else if holds(&text, &OUT_OF_MEMORY) {
+        ExecuteError::Memory(text)
+    } else {
+        ExecuteError::Runtime(text)
     }
 }
 
@@ -176,7 +184,7 @@ mod tests {
 
     #[test]
     fn errors_are_told_apart_by_what_can_be_done() {
-        let of = |text: &str| classify(&ort::Error::new(text));
+        let of = |text: &str| by_words(text.to_owned());
         let lost = "CUDA failure 700: an illegal memory access was encountered ; GPU=0";
         assert_eq!(of(lost), ExecuteError::Device(lost.to_owned()));
         for full in [
