@@ -3,7 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/metrics` | OpenMetrics text |
-//! | `/livez` | 200 while the process runs; never depends on a model |
+//! | `/livez` | 200 while the process runs; 503 if only a restart can help: every run of every model hangs, or a device is lost |
 //! | `/readyz` | 200 when requests can be served, else 503; lists what is not ready and why |
 //! | `/version` | version of the server |
 //! | `/costs` | what runs of each model cost, as learned so far |
@@ -52,10 +52,10 @@ pub async fn serve<E>(
 ) where
     E: Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
 {
-    let learned = Arc::clone(&repository);
+    let (learned, watched) = (Arc::clone(&repository), Arc::clone(&repository));
     let router = Router::new()
         .route("/metrics", get(move || async move { metrics(encode()) }))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(move || async move { liveness(&watched) }))
         .route("/readyz", get(move || async move { readiness(&repository) }))
         .route("/costs", get(move || async move { Json(costs::describe(&learned)) }))
         .route("/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }))
@@ -69,6 +69,17 @@ fn metrics(encoded: Result<String, fmt::Error>) -> Response {
     match encoded {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn liveness(repository: &Repository) -> (StatusCode, &'static str) {
+    if repository.is_stuck() {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no model can run: every run hangs, or a device is lost\n",
+        )
+    } else {
+        (StatusCode::OK, "ok\n")
     }
 }
 

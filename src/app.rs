@@ -18,13 +18,14 @@ use tokio::task::JoinSet;
 use crate::config::{Config, ControlMode};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
-use crate::connection::tls::{Identity, TlsError};
+use crate::connection::tls::{Identity, TlsError, Watch};
 use crate::grpc::GrpcServer;
 
 use crate::http::HttpServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::repository::control::{self, ModelControl};
+use crate::repository::watchdog;
 use crate::repository::{Repository, RepositoryError, State};
 use crate::telemetry::metrics::Metrics;
 use crate::worker::ModelLoader;
@@ -179,14 +180,13 @@ impl App {
         self.listeners.admin.local_addr()
     }
 
-    /// Who this server is by TLS, and the task that looks for new files; `None` for clear text.
-    fn identity(&self) -> Result<Option<(Identity, JoinSet<()>)>, TlsError> {
+    /// Who this server is by TLS, and what looks for new files; `None` for clear text.
+    fn identity(&self) -> Result<Option<(Identity, Watch)>, StartError> {
         let Some(settings) = self.config.tls.clone() else { return Ok(None) };
         let metrics = self.metrics.tls();
         let identity = Identity::load(settings, &metrics)?;
-        // The task ends with the set.
-        let mut watch = JoinSet::new();
-        watch.spawn(identity.clone().watch(metrics));
+        let watch = identity.watch(metrics);
+        let watch = watch.map_err(|error| StartError::Internal(error.to_string()))?;
         Ok(Some((identity, watch)))
     }
 
@@ -212,6 +212,9 @@ impl App {
         // ends with it.
         let (control, loading) = control::start(repository, self.models.clone(), mode)
             .map_err(|error| internal(&error))?;
+        let longest_run = self.config.requests.max_timeout.saturating_mul(2);
+        // Ends with the repository.
+        tokio::spawn(watchdog::watch(Arc::downgrade(&self.repository), longest_run));
         let stop = watch::Sender::new(false);
         let (data, operator) = (JoinSet::new(), JoinSet::new());
         let (stop_operator, open_calls) = (watch::Sender::new(false), OpenCalls::default());

@@ -27,6 +27,7 @@ pub mod pending;
 pub mod policy;
 mod running;
 mod state;
+mod suspects;
 mod ticket;
 mod wake;
 
@@ -200,6 +201,12 @@ impl Batcher {
         self.shared.lock().running.ran(instance, rows, length);
     }
 
+    /// A request of `tenant` alone made a run fail. Whether its requests run alone from now on, for
+    /// a while.
+    pub fn accuse(&self, tenant: u64, now: Instant) -> bool {
+        self.shared.lock().suspects.accuse(tenant, now)
+    }
+
     /// How many rows a run has where enough of them wait.
     pub fn rows_per_run(&self) -> usize {
         let state = self.shared.lock();
@@ -250,6 +257,11 @@ impl Batcher {
         for job in jobs {
             job.reply.send(Err(error.clone()));
         }
+    }
+
+    /// Instances whose run has lasted longer than `limit`.
+    pub fn hung(&self, now: Instant, limit: Duration) -> usize {
+        self.shared.lock().running.longer_than(limit, now)
     }
 
     /// How full the queue is.

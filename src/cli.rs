@@ -30,6 +30,7 @@ mod profile;
 mod serve;
 mod setup;
 mod simulate;
+mod try_model;
 
 /// What a command says and the code that it ends with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +61,6 @@ const KILLED: u8 = 5;
 
 /// The whole command line.
 pub fn command() -> Command {
-    let models = || {
-        Arg::new("models")
-            .value_name("PATH")
-            .value_parser(clap::value_parser!(PathBuf))
-            .help("A model repository (<name>/<version>/model.onnx) or one .onnx file")
-    };
     Command::new("onnxd")
         .about("Serves ONNX models over the Open Inference Protocol (gRPC)")
         .version(env!("CARGO_PKG_VERSION"))
@@ -73,14 +68,14 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(
             with_settings(Command::new("serve").about("Serve a repository or one model file"))
-                .arg(models().required(true)),
+                .arg(models_argument().required(true)),
         )
         .subcommand(
             with_settings(
                 Command::new("check")
                     .about("Check settings and a repository; binds nothing, loads nothing"),
             )
-            .arg(models().required(true)),
+            .arg(models_argument().required(true)),
         )
         .subcommand(with_settings(
             Command::new("doctor").about("Show what this machine and these settings give"),
@@ -90,6 +85,14 @@ pub fn command() -> Command {
         .subcommand(bench::command())
         .subcommand(profile::command())
         .subcommand(simulate::command())
+        .subcommand(try_model::command())
+}
+
+fn models_argument() -> Arg {
+    Arg::new("models")
+        .value_name("PATH")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("A model repository (<name>/<version>/model.onnx) or one .onnx file")
 }
 
 fn with_settings(command: Command) -> Command {
@@ -141,6 +144,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("infer", matches)) => infer::run(matches),
         Some(("profile", matches)) => profile::run(matches, console),
         Some(("setup", matches)) => setup::run(matches),
+        Some((try_model::NAME, matches)) => try_model::run(matches),
         _ => Outcome::new(WRONG_SETTINGS, "no such command"),
     }
 }

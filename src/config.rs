@@ -62,6 +62,10 @@ pub struct Config {
     pub drain_pause: Duration,
     /// Longest time for answering accepted requests when stopping.
     pub drain_grace: Duration,
+    /// Which models are tried in a process of their own first.
+    pub try_models: TryModels,
+    /// Longest time of such a try.
+    pub try_timeout: Duration,
     /// Defaults of each model.
     pub model: ModelConfig,
 }
@@ -81,6 +85,22 @@ pub enum ControlMode {
         /// Time between two looks.
         every: Duration,
     },
+}
+
+/// Which models are tried in a process of their own before they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryModels {
+    /// None.
+    Off,
+    /// Those that are loaded while the server serves.
+    Loaded,
+    /// Those at start, too.
+    Always,
+}
+
+impl TryModels {
+    const NAMES: [(&'static str, Self); 3] =
+        [("off", Self::Off), ("loaded", Self::Loaded), ("always", Self::Always)];
 }
 
 /// Form of the log lines.
@@ -267,6 +287,8 @@ impl Reader<'_> {
         let connections = self.connections();
         let tls = self.tls();
         let drain_pause = self.value("drain_pause_ms", values::millis);
+        let try_models = self.value("try_models", |text| values::choice(text, &TryModels::NAMES));
+        let try_timeout = self.value("try_timeout_ms", values::millis);
         let drain_grace = self.value("drain_grace_ms", values::millis);
         let library = (self.text)("runtime_library").0;
         Some(Config {
@@ -290,9 +312,11 @@ impl Reader<'_> {
             },
             requests: requests?,
             connections: connections?,
-            tls: tls?,
+            tls,
             drain_pause: drain_pause?,
             drain_grace: drain_grace?,
+            try_models: try_models?,
+            try_timeout: try_timeout?,
             model,
         })
     }

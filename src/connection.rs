@@ -80,6 +80,7 @@ impl Connections {
 
     /// The same connections over TLS, if there is an identity. Where it `needs_alpn`, a peer that
     /// does not say which protocol it speaks is refused.
+    #[must_use]
     pub fn secured(self, tls: Option<Identity>, needs_alpn: bool) -> Self {
         Self { tls, needs_alpn, ..self }
     }

@@ -61,6 +61,12 @@ pub enum ExecuteError {
     /// The runtime failed; with its own words.
     #[error("{0}")]
     Runtime(String),
+    /// Memory did not reach.
+    #[error("{0}")]
+    Memory(String),
+    /// The device failed in a way that lasts until the process ends.
+    #[error("{0}")]
+    Device(String),
     /// The run was stopped because nobody waited for it any more.
     #[error("stopped: nobody waits for it any more")]
     Stopped,

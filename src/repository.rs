@@ -6,7 +6,7 @@
 //! `worker`, `config`. It names neither ONNX Runtime nor a message. `grpc` and `app` use it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -18,6 +18,7 @@ use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::model::{ModelKey, ModelName, ModelVersion, quoted};
 use crate::telemetry::metrics::Metrics;
+use crate::worker::fitness::Unfit;
 use crate::worker::{LoadError, ModelLoader, ModelSource};
 
 pub mod control;
@@ -29,7 +30,9 @@ mod marks;
 pub mod profile;
 pub mod served;
 pub mod settings;
+pub mod trial;
 pub mod version_policy;
+pub mod watchdog;
 
 use layout::{FoundModel, LayoutError};
 use served::Surroundings;
@@ -44,6 +47,7 @@ pub struct Repository {
     change: Mutex<()>,
     changed: watch::Sender<u64>,
     parts: Parts,
+    trial: OnceLock<trial::Trial>,
 }
 
 /// What loading needs.
@@ -108,7 +112,10 @@ impl State {
     pub fn describe(&self) -> (&'static str, &str) {
         match self {
             Self::Loading => ("LOADING", ""),
-            Self::Ready(_) => ("READY", ""),
+            Self::Ready(served) => match served.fitness.verdict() {
+                None => ("READY", ""),
+                Some(unfit) => ("UNAVAILABLE", unfit.reason()),
+            },
             Self::Failed(reason) => ("UNAVAILABLE", reason),
             Self::Unloading => ("UNLOADING", ""),
             Self::Unloaded => ("UNAVAILABLE", "unloaded"),
@@ -149,6 +156,7 @@ impl Repository {
             snapshot: ArcSwap::default(),
             change: Mutex::new(()),
             changed: watch::Sender::new(0),
+            trial: OnceLock::new(),
             parts: Parts { loader, defaults, budget, metrics, courier, runtime: Handle::current() },
         }
     }
@@ -171,35 +179,41 @@ impl Repository {
             model: name.to_owned(),
             reason: match state {
                 State::Failed(_) => "loading failed; the server's log has the reason",
-                State::Loading | State::Ready(_) => "still loading",
+                State::Ready(served) => {
+                    served.fitness.verdict().map_or("still loading", Unfit::reason)
+                }
+                State::Loading => "still loading",
                 State::Unloading | State::Unloaded => "not loaded",
             },
         };
         if let Some(version) = version {
-            return match versions.get(&version) {
-                Some(State::Ready(served)) => Ok(Arc::clone(served)),
-                Some(state) => Err(not_ready(state)),
-                None => {
-                    let ready = versions.iter().filter(|(_, state)| state.served().is_some());
-                    let served: Vec<String> =
-                        ready.map(|(version, _)| version.to_string()).collect();
-                    let served =
-                        if served.is_empty() { "none".to_owned() } else { served.join(", ") };
-                    Err(PredictError::VersionNotFound { model: name.to_owned(), version, served })
-                }
-            };
+            if let Some(state) = versions.get(&version) {
+                return state.ready().cloned().ok_or_else(|| not_ready(state));
+            }
+            let ready = versions.iter().filter(|(_, state)| state.ready().is_some());
+            let served: Vec<String> = ready.map(|(version, _)| version.to_string()).collect();
+            let served = if served.is_empty() { "none".to_owned() } else { served.join(", ") };
+            return Err(PredictError::VersionNotFound { model: name.to_owned(), version, served });
         }
-        let ready = versions.values().rev().find_map(State::served).cloned();
+        let ready = versions.values().rev().find_map(State::ready).cloned();
         let last = versions.values().next_back();
         let unknown = || PredictError::ModelNotFound { model: quoted(name) };
         ready.ok_or_else(|| last.map_or_else(unknown, not_ready))
     }
 
-    /// Versions of a model that serve, oldest first; empty if there is no such model.
-    pub fn ready_versions(&self, name: &str) -> Vec<Arc<ServedModel>> {
+    /// Versions of a model that are loaded, ready or not, oldest first; empty if there is no such
+    /// model.
+    pub fn loaded_versions(&self, name: &str) -> Vec<Arc<ServedModel>> {
         let snapshot = self.snapshot.load();
         let versions = snapshot.models.get(name).into_iter().flatten();
         versions.filter_map(|(_, state)| state.served().cloned()).collect()
+    }
+
+    /// Those of them that serve.
+    pub fn ready_versions(&self, name: &str) -> Vec<Arc<ServedModel>> {
+        let mut versions = self.loaded_versions(name);
+        versions.retain(|served| served.fitness.verdict().is_none());
+        versions
     }
 
     /// Whether the repository has a model of that name, ready or not.
@@ -226,9 +240,9 @@ impl Repository {
     pub fn is_ready(&self) -> bool {
         let snapshot = self.snapshot.load();
         let states = || snapshot.models.values().flat_map(BTreeMap::values);
-        let is_wanted = |state: &State| matches!(state, State::Loading | State::Failed(_));
+        let is_wanted = |state: &State| !matches!(state, State::Unloading | State::Unloaded);
         snapshot.phase == Phase::Serving
-            && (states().any(|state| state.served().is_some()) || !states().any(is_wanted))
+            && (states().any(|state| state.ready().is_some()) || !states().any(is_wanted))
     }
 
     /// Whether the server is stopping.

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
+pub mod limit;
 pub mod metrics;
 
 /// Installs the process's log writer on standard error. `filter` is a level or a list of

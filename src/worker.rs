@@ -23,11 +23,15 @@ use crate::job::courier::Courier;
 use crate::job::{Answer, Reply, Stop};
 use crate::model::{ModelKey, ModelSpec};
 use crate::statistics::ModelStatistics;
+use crate::telemetry::limit::LogLimit;
 use crate::telemetry::metrics::ModelMetrics;
 use crate::tensor::Tensor;
 use crate::tensor::rows::Joined;
 
+use fitness::Fitness;
+
 mod batch;
+pub mod fitness;
 mod order;
 mod ragged;
 mod rerun;
@@ -121,6 +125,9 @@ pub(crate) struct PoolShared {
     pub(crate) statistics: Arc<ModelStatistics>,
     pub(crate) metrics: ModelMetrics,
     pub(crate) courier: Courier,
+    pub(crate) fitness: Arc<Fitness>,
+    /// For lines about runs that failed, which clients can provoke.
+    pub(crate) failure_lines: LogLimit,
     pub(crate) make: MakeExecutor,
     pub(crate) rerun_budget: rerun::RerunBudget,
     /// Where answers wait for those of earlier batches, if the model asks for it.
@@ -143,6 +150,8 @@ pub struct PoolParts {
     pub metrics: ModelMetrics,
     /// Who brings answers to their callers.
     pub courier: Courier,
+    /// Where faults are noted.
+    pub fitness: Arc<Fitness>,
     /// Whether answers go out in the order in which their batches were cut.
     pub in_order: bool,
     /// One executor per thread.
@@ -165,6 +174,8 @@ impl WorkerPool {
             statistics: parts.statistics,
             metrics: parts.metrics,
             courier: parts.courier,
+            fitness: parts.fitness,
+            failure_lines: LogLimit::default(),
             make: parts.make,
             rerun_budget: rerun::RerunBudget::default(),
             in_order: parts.in_order.then(order::InOrder::default),

@@ -34,9 +34,10 @@ impl Arrival {
         default_priority: u64,
         state: &State,
     ) -> Self {
-        let key = request.batch_key().cloned();
+        let is_suspect = state.suspects.is_suspect(request.tenant(), now);
+        let key = request.batch_key().filter(|_| !is_suspect).cloned();
         let (all, length) = (request.rows(), request.length());
-        let splits = state.policy.splits && key.is_some();
+        let splits = state.policy.splits && request.batch_key().is_some();
         let parts = if splits { state.parts(all, length) } else { 1 };
         let priority = match request.priority() {
             0 => default_priority,

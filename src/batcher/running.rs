@@ -69,6 +69,12 @@ impl Running {
         }
     }
 
+    /// Runs that have lasted longer than `limit`.
+    pub(super) fn longer_than(&self, limit: Duration, now: Instant) -> usize {
+        let lasts = |run: &&Run| now.saturating_duration_since(run.begun_at) > limit;
+        self.runs.iter().flatten().filter(lasts).count()
+    }
+
     /// Until the first instance is free, as far as expected.
     pub(super) fn free_in(&self, now: Instant) -> Duration {
         let left = |run: &Option<Run>| match run {

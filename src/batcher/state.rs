@@ -13,6 +13,7 @@ use super::arrival::Arrival;
 use super::pending::{Cut, Pending};
 use super::policy::{BatchPolicy, Decision, Moment, is_overload};
 use super::running::Running;
+use super::suspects::Suspects;
 use crate::cost::CostModel;
 use crate::error::PredictError;
 use crate::job::Job;
@@ -30,6 +31,7 @@ pub(super) struct State {
     /// Batches that were handed out.
     pub(super) batches: u64,
     pub(super) costs: CostModel,
+    pub(super) suspects: Suspects,
     /// When a run ended last.
     pub(super) ran_at: Instant,
     /// When a request was refused or given up last, for want of time or room.
@@ -71,6 +73,7 @@ impl State {
             phase: Phase::Open,
             batches: 0,
             costs,
+            suspects: Suspects::default(),
             ran_at: Instant::now(),
             lost_at: None,
         }

@@ -1,5 +1,6 @@
 //! `onnxd serve`: the server.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use clap::ArgMatches;
@@ -10,6 +11,7 @@ use crate::app::{App, DrainReport, Listeners, StartError};
 use crate::config::Config;
 use crate::connection::wakeup;
 use crate::onnx::{OnnxLoader, check_providers, environment};
+use crate::repository::trial::Trial;
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
 use crate::runtime::telemetry::ensure_disabled;
@@ -81,7 +83,12 @@ async fn serve(
     let version = environment::version(&found.path);
     let runtime = format!("{version} ({})", found.path.display());
     let loader = Arc::new(OnnxLoader::new(loaded, processors).with_runtime(version));
+    let trial = trial(&config);
     let app = App::build(config, models, loader, listeners, &runtime);
+    match trial {
+        Ok(trial) => app.repository().try_with(trial),
+        Err(error) => return cannot(&error),
+    }
 
     let (first, stopped) = tokio::sync::oneshot::channel();
     let second = async move {
@@ -94,6 +101,16 @@ async fn serve(
         ended = app.run(shutdown, console) => outcome(ended),
         () = second => Outcome::new(KILLED, "stopped at once by a second signal"),
     }
+}
+
+/// How this server starts itself to try a model: with its own flags and environment.
+fn trial(config: &Config) -> std::io::Result<Trial> {
+    let own = std::env::args_os().skip(2);
+    let mut arguments = vec![OsString::from(super::try_model::NAME)];
+    arguments.extend(own);
+    arguments.push(std::process::id().to_string().into());
+    let program = std::env::current_exe()?;
+    Ok(Trial { mode: config.try_models, program, arguments, limit: config.try_timeout })
 }
 
 fn outcome(ended: Result<DrainReport, StartError>) -> Outcome {

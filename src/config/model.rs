@@ -55,6 +55,8 @@ pub struct ModelConfig {
     pub device_ids: Vec<i32>,
     /// Time for first runs and measuring.
     pub warmup: Duration,
+    /// A run that lasts longer hangs; `None` for twice the longest deadline.
+    pub hang_timeout: Option<Duration>,
     /// Versions that are served.
     pub version_policy: VersionPolicy,
     /// What the file says of the axes of single tensors.
@@ -194,6 +196,7 @@ impl ModelConfig {
             provider_options: BTreeMap::new(),
             device_ids: vec![0],
             warmup: Duration::ZERO,
+            hang_timeout: None,
             version_policy: VersionPolicy::Latest(NonZeroUsize::MIN),
             axes: BTreeMap::new(),
             ragged: RaggedRules::default(),
@@ -241,6 +244,9 @@ impl ModelConfig {
                 self.providers = values::list(text, |name| values::choice(name, &Provider::NAMES))?;
             }
             "device_ids" => self.device_ids = values::list(text, |id| values::number(id, 0))?,
+            "hang_timeout_ms" => {
+                self.hang_timeout = Some(values::millis(text)?).filter(|time| !time.is_zero());
+            }
             "warmup_ms" => self.warmup = values::millis(text)?,
             _ => return Err("unknown setting".to_owned()),
         }

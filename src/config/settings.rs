@@ -58,6 +58,14 @@ pub const SERVER: &[Setting] = &[
     ),
     setting("load_models", "", "Models to load at start where model_control is explicit; * is all"),
     setting("poll_ms", "5000", "Time between two looks at the disk where model_control is poll"),
+    setting(
+        "try_models",
+        "loaded",
+        "Models that a child process loads first, so that one that ends the process ends that one: \
+         off, loaded (those that come while serving) or always (those at start, too)",
+    ),
+    // Reading and measuring the largest usual model, on a busy machine.
+    setting("try_timeout_ms", "120000", "Longest time of such a child; then the model has failed"),
     setting("strict", "false", "Refuse to start if any model cannot be loaded"),
     setting("reflection", "true", "Serve gRPC reflection, which grpcurl needs"),
     setting(
@@ -242,5 +250,12 @@ pub const MODEL: &[Setting] = &[
         "50",
         "Time for first runs and for measuring batch sizes, per model; 0: none, and so no batches \
          where batching is auto",
+    ),
+    // Whoever waited for such a run has been answered for a while.
+    setting(
+        "hang_timeout_ms",
+        "0",
+        "A run that lasts longer hangs: a model whose instances all hang is not ready until one \
+         ends; 0: twice max_timeout_ms",
     ),
 ];

@@ -34,8 +34,8 @@ pub enum ClientAuth {
 }
 
 impl Reader<'_> {
-    /// The settings, if TLS is switched on; `None` outside for a mistake.
-    pub(super) fn tls(&mut self) -> Option<Option<TlsSettings>> {
+    /// The settings, if TLS is switched on. Mistakes are noted and are `None` too.
+    pub(super) fn tls(&mut self) -> Option<TlsSettings> {
         let reload = self.value("tls_reload_ms", values::some_millis)?;
         let max_handshakes = self.value("max_handshakes", |text| values::number(text, 1))?;
         let [cert, key, client_ca] =
@@ -59,16 +59,16 @@ impl Reader<'_> {
             (false, false) if client_auth != ClientAuth::Off && client_ca.0.is_empty() => {
                 lacks("tls_client_auth", "tls_client_ca", client_ca.1);
             }
-            (true, true) => return Some(None),
+            (true, true) => return None,
             (false, false) => {}
         }
-        Some(Some(TlsSettings {
+        Some(TlsSettings {
             cert: cert.0.into(),
             key: key.0.into(),
             client_ca: (!client_ca.0.is_empty()).then(|| client_ca.0.into()),
             client_auth,
             reload,
             max_handshakes,
-        }))
+        })
     }
 }

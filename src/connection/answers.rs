@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_large_answer_goes_in_pieces_and_counts_until_the_last_is_gone() {
         let (budget, size) = (ByteBudget::new(10), 2 * PIECE_BYTES + 1);
-        let whole = Bytes::from_iter((0..size).map(|index| u8::try_from(index % 251).unwrap()));
+        let whole = (0..size).map(|index| u8::try_from(index % 251).unwrap()).collect::<Bytes>();
         let mut body = PiecedBody::new(One(Some(whole.clone())), budget.clone());
         let mut pieces = Vec::new();
         let (_, waiting) = watched(None, || {

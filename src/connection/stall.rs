@@ -155,7 +155,7 @@ mod tests {
         let began = Instant::now();
         let reader = async {
             for _ in 0..3 {
-                tokio::time::sleep(limit - Duration::from_secs(1)).await;
+                tokio::time::sleep(limit.saturating_sub(Duration::from_secs(1))).await;
                 theirs.read_u8().await.unwrap();
             }
         };

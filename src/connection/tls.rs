@@ -15,6 +15,7 @@ use std::fmt;
 use std::io::{self, Cursor};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub struct TlsError {
     reason: String,
 }
 
-fn wrong(setting: &'static str, reason: impl ToString) -> TlsError {
+fn wrong(setting: &'static str, reason: &impl ToString) -> TlsError {
     TlsError { setting, reason: reason.to_string() }
 }
 
@@ -70,7 +71,7 @@ impl Files {
     fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
         let read = |setting, path: &std::path::Path| {
             std::fs::read(path)
-                .map_err(|error| wrong(setting, format!("{}: {error}", path.display())))
+                .map_err(|error| wrong(setting, &format!("{}: {error}", path.display())))
         };
         Ok(Self {
             certificate: read("tls_cert", &settings.cert)?,
@@ -87,19 +88,19 @@ impl Files {
     fn server(&self, auth: ClientAuth) -> Result<(ServerConfig, i64), TlsError> {
         let chain = certificates("tls_cert", &self.certificate)?;
         let key =
-            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| wrong("tls_key", error))?;
+            PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| wrong("tls_key", &error))?;
         let ends_at = chain.first().map_or(Ok(0), |leaf| ends_at(leaf))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|error| wrong("tls_cert", error))?;
+            .map_err(|error| wrong("tls_cert", &error))?;
         let builder = match &self.client_ca {
             None => builder.with_no_client_auth(),
             Some(_) if auth == ClientAuth::Off => builder.with_no_client_auth(),
             Some(pem) => {
                 let mut roots = rustls::RootCertStore::empty();
                 for authority in certificates("tls_client_ca", pem)? {
-                    roots.add(authority).map_err(|error| wrong("tls_client_ca", error))?;
+                    roots.add(authority).map_err(|error| wrong("tls_client_ca", &error))?;
                 }
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
@@ -107,13 +108,13 @@ impl Files {
                     ClientAuth::Optional => verifier.allow_unauthenticated(),
                     ClientAuth::Off | ClientAuth::Required => verifier,
                 };
-                let verifier = verifier.build().map_err(|error| wrong("tls_client_ca", error))?;
+                let verifier = verifier.build().map_err(|error| wrong("tls_client_ca", &error))?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
         // The library holds the key against the certificate.
         let mut server =
-            builder.with_single_cert(chain, key).map_err(|error| wrong("tls_key", error))?;
+            builder.with_single_cert(chain, key).map_err(|error| wrong("tls_key", &error))?;
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok((server, ends_at))
     }
@@ -124,12 +125,12 @@ fn certificates(
     pem: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|error| wrong(setting, error))?;
-    if found.is_empty() { Err(wrong(setting, "no certificate in it")) } else { Ok(found) }
+    let found = found.map_err(|error| wrong(setting, &error))?;
+    if found.is_empty() { Err(wrong(setting, &"no certificate in it")) } else { Ok(found) }
 }
 
 fn ends_at(leaf: &CertificateDer<'_>) -> Result<i64, TlsError> {
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| wrong("tls_cert", error))?;
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|error| wrong("tls_cert", &error))?;
     Ok(parsed.validity().not_after.timestamp())
 }
 
@@ -160,19 +161,25 @@ impl Identity {
         })
     }
 
-    /// Looks at the files again and again, for ever.
-    pub async fn watch(self, metrics: TlsMetrics) {
-        let mut known = Ok(self.loaded);
-        loop {
-            tokio::time::sleep(self.settings.reload).await;
-            let settings = Arc::clone(&self.settings);
-            let read = tokio::task::spawn_blocking(move || Files::read(&settings)).await;
-            let Ok(found) = read.map(|found| found.map(Arc::new)) else { continue };
-            if known != found {
-                take(&self.current, self.settings.client_auth, &found, &metrics);
-                known = found;
+    /// Looks at the files again and again, on a thread of its own, until the answer is dropped.
+    ///
+    /// # Errors
+    /// The system's, if there can be no thread.
+    pub fn watch(&self, metrics: TlsMetrics) -> io::Result<Watch> {
+        let (stop, stopped) = mpsc::channel();
+        let identity = self.clone();
+        let look = move || {
+            let mut known = Ok(Arc::clone(&identity.loaded));
+            while stopped.recv_timeout(identity.settings.reload) == Err(RecvTimeoutError::Timeout) {
+                let found = Files::read(&identity.settings).map(Arc::new);
+                if known != found {
+                    take(&identity.current, identity.settings.client_auth, &found, &metrics);
+                    known = found;
+                }
             }
-        }
+        };
+        std::thread::Builder::new().name("certificates".to_owned()).spawn(look)?;
+        Ok(Watch { _stop: stop })
     }
 
     /// Shakes hands and waits for the first words, within `patience`.
@@ -200,6 +207,12 @@ impl Identity {
         };
         tokio::time::timeout(patience, shaken).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
+}
+
+/// Files are looked at as long as this is there.
+#[derive(Debug)]
+pub struct Watch {
+    _stop: mpsc::Sender<()>,
 }
 
 /// Serves with what was found from now on, if it can be used.

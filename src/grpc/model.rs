@@ -192,7 +192,7 @@ pub(super) fn index(
         }
     };
     let all = repository.index().into_iter();
-    all.filter(|entry| !ready_only || entry.state.served().is_some()).map(entry).collect()
+    all.filter(|entry| !ready_only || entry.state.ready().is_some()).map(entry).collect()
 }
 
 /// Counts and times of a model version.

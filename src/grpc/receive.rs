@@ -125,7 +125,7 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for Receiving<B
                 this.patience.progress();
                 frame.data_ref().map_or(Ok(()), |data| this.count(data)).map(|()| frame)
             }
-            other => return other,
+            other @ Poll::Ready(_) => return other,
         };
         Poll::Ready(Some(counted.map_err(|error| {
             (this.failed, this.permit) = (true, None);
@@ -219,9 +219,10 @@ impl Patience {
             timer.as_mut().reset(end);
         }
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(match silent <= late {
-            true => PredictError::Stalled { what: "no byte of it", limit: self.silence },
-            false => PredictError::Stalled { what: "not all of it", limit: self.whole },
+        Poll::Ready(if silent <= late {
+            PredictError::Stalled { what: "no byte of it", limit: self.silence }
+        } else {
+            PredictError::Stalled { what: "not all of it", limit: self.whole }
         })
     }
 

@@ -162,7 +162,7 @@ impl GrpcInferenceService for InferenceService {
         } else if version.is_empty() {
             // Resolved too, so that an unknown model is an error and not an empty list.
             self.resolve(&name, "")?;
-            let versions = self.repository.ready_versions(&name);
+            let versions = self.repository.loaded_versions(&name);
             versions.iter().map(|served| model::statistics(served)).collect()
         } else {
             vec![model::statistics(&*self.resolve(&name, &version)?)]

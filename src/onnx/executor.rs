@@ -137,8 +137,38 @@ pub(super) fn classify(error: &ort::Error) -> ExecuteError {
     let text = error.message().to_owned();
     match error.code() {
         ort::ErrorCode::InvalidArgument => ExecuteError::Input(text),
-        _ => ExecuteError::Runtime(text),
+        _ => by_words(text),
     }
+}
+
+fn by_words(text: String) -> ExecuteError {
+    if holds(&text, &DEVICE_LOST) {
+        ExecuteError::Device(text)
+    } else if holds(&text, &OUT_OF_MEMORY) {
+        ExecuteError::Memory(text)
+    } else {
+        ExecuteError::Runtime(text)
+    }
+}
+
+/// Words of errors after which every call to the GPU fails until the process ends. The runtime has no
+/// code for them. Source: CUDA runtime API, `cudaGetErrorString`.
+const DEVICE_LOST: [&str; 7] = [
+    "an illegal memory access was encountered",
+    "an illegal instruction was encountered",
+    "misaligned address",
+    "device-side assert triggered",
+    "unspecified launch failure",
+    "uncorrectable ECC error encountered",
+    "invalid program counter",
+];
+
+/// Words of errors that a smaller run may not have.
+const OUT_OF_MEMORY: [&str; 4] =
+    ["Failed to allocate memory", "out of memory", "bad_alloc", "bad allocation"];
+
+fn holds(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|words| text.contains(words))
 }
 
 /// One tensor per output, in the signature's order.
@@ -146,4 +176,25 @@ pub(super) fn collect(
     outputs: ort::session::SessionOutputs<'_>,
 ) -> Result<Vec<Tensor>, ExecuteError> {
     outputs.into_iter().map(|(name, value)| elements::take(name, value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_apart_by_what_can_be_done() {
+        let of = |text: &str| by_words(text.to_owned());
+        let lost = "CUDA failure 700: an illegal memory access was encountered ; GPU=0";
+        assert_eq!(of(lost), ExecuteError::Device(lost.to_owned()));
+        for full in [
+            "Failed to allocate memory for requested buffer of size 1024",
+            "CUDA failure 2: out of memory ; GPU=0",
+            "std::bad_alloc",
+        ] {
+            assert_eq!(of(full), ExecuteError::Memory(full.to_owned()));
+        }
+        let other = "Integer division by zero";
+        assert_eq!(of(other), ExecuteError::Runtime(other.to_owned()));
+    }
 }

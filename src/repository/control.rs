@@ -286,7 +286,7 @@ impl Desk {
         let mark = marks::of(model);
         let before = self.acted_on.insert(model.name.clone(), mark.clone()).unwrap_or_default();
         let config = config.map_err(|reason| {
-            let served = repository.ready_versions(name);
+            let served = repository.loaded_versions(name);
             match served.first() {
                 Some(served) => log_kept(&served.key, &reason),
                 None => repository.set_failed(newest(model), &reason),
@@ -304,7 +304,8 @@ impl Desk {
             if !is_ready {
                 repository.set(source.key.clone(), State::Loading);
             }
-            match repository.load(source, config.clone()) {
+            let tried = repository.try_out(source);
+            match tried.and_then(|()| repository.load(source, config.clone())) {
                 Ok(served) => repository.put(source.key.clone(), served),
                 Err(reason) => {
                     if is_ready {

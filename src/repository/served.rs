@@ -25,6 +25,7 @@ use crate::model::declared::Declared;
 use crate::model::{ModelKey, ModelSpec, ragged};
 use crate::statistics::ModelStatistics;
 use crate::telemetry::metrics::{CacheMetrics, Metrics, ModelMetrics};
+use crate::worker::fitness::Fitness;
 use crate::worker::warmup;
 use crate::worker::{LoadError, LoadedModel, PoolParts, WorkerPool};
 
@@ -50,6 +51,8 @@ pub struct ServedModel {
     pub statistics: Arc<ModelStatistics>,
     /// Its counts, as scrapers ask for them.
     pub metrics: ModelMetrics,
+    /// Whether it can be trusted with requests.
+    pub fitness: Arc<Fitness>,
     /// Workers, until they are joined.
     pool: Mutex<Option<WorkerPool>>,
     ended: watch::Receiver<()>,
@@ -119,13 +122,11 @@ impl ServedModel {
         let max_rows = costs.most_rows();
         let policy = batch_policy(&config, max_rows);
         let instances = loaded.executors.len();
-        let limits = QueueLimits {
-            max_jobs: queue_jobs(config.max_queue_jobs, instances, max_rows),
-            bytes: budget.clone(),
-            default_priority: config.default_priority,
-        };
+        let max_jobs = queue_jobs(config.max_queue_jobs, instances, max_rows);
+        let (bytes, default_priority) = (budget.clone(), config.default_priority);
+        let limits = QueueLimits { max_jobs, bytes, default_priority };
         let batcher = Batcher::new(policy, limits, instances, costs);
-        let statistics = Arc::new(ModelStatistics::default());
+        let (statistics, fitness) = (Arc::<ModelStatistics>::default(), Arc::<Fitness>::default());
         let model_metrics = metrics.model(&key, &batcher);
         let pool = WorkerPool::spawn(PoolParts {
             model: key.name.to_string(),
@@ -134,6 +135,7 @@ impl ServedModel {
             statistics: Arc::clone(&statistics),
             metrics: model_metrics.clone(),
             courier: courier.clone(),
+            fitness: Arc::clone(&fitness),
             in_order: config.preserve_ordering,
             executors: loaded.executors,
             make: loaded.make,
@@ -160,6 +162,7 @@ impl ServedModel {
             costs_from,
             statistics,
             metrics: model_metrics,
+            fitness,
             ended: pool.ended(),
             pool: Mutex::new(Some(pool)),
             instances,

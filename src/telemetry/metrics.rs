@@ -16,16 +16,17 @@ use prometheus_client::registry::Registry;
 
 use self::cache::CacheFamilies;
 pub use self::cache::CacheMetrics;
+pub use self::outcome::Outcome;
 pub use self::tls::TlsMetrics;
 use crate::batcher::Batcher;
 use crate::batcher::policy::CutReason;
 use crate::cache::ResponseCache;
-use crate::error::{PredictError, Stage};
 use crate::job::ByteBudget;
 use crate::model::ModelKey;
 use crate::statistics::{Padding, RunTimes};
 
 mod cache;
+mod outcome;
 mod tls;
 
 /// Labels of everything that is counted per model version.
@@ -74,6 +75,7 @@ struct Families {
     queue_jobs: Family<ModelLabels, Gauge>,
     running: Family<ModelLabels, Gauge>,
     ready: Family<ModelLabels, Gauge>,
+    hung: Family<ModelLabels, Gauge>,
     memory: Gauge,
     memory_limit: Gauge,
     caches: CacheFamilies,
@@ -142,6 +144,7 @@ impl Metrics {
             execution: families.execution.get_or_create_owned(&labels),
             request: families.request.get_or_create_owned(&labels),
             ready: families.ready.get_or_create_owned(&labels),
+            hung: families.hung.get_or_create_owned(&labels),
         }
     }
 
@@ -207,6 +210,7 @@ impl Families {
             queue_jobs: Family::default(),
             running: Family::default(),
             ready: Family::default(),
+            hung: Family::default(),
             memory: Gauge::default(),
             memory_limit: Gauge::default(),
             caches: CacheFamilies::default(),
@@ -223,16 +227,14 @@ impl Families {
             let (model, version) = (model.clone(), *version);
             self.batches.remove(&ReasonLabels { model, version, reason });
         }
-        for family in [&self.rows, &self.elements, &self.padded] {
-            family.remove(labels);
-        }
-        for family in [&self.panics, &self.failed_runs, &self.stopped] {
+        let faults = [&self.panics, &self.failed_runs, &self.stopped];
+        for family in [&self.rows, &self.elements, &self.padded].into_iter().chain(faults) {
             family.remove(labels);
         }
         for family in [&self.batch_rows, &self.queue, &self.execution, &self.request] {
             family.remove(labels);
         }
-        for family in [&self.queue_jobs, &self.running, &self.ready] {
+        for family in [&self.queue_jobs, &self.running, &self.ready, &self.hung] {
             family.remove(labels);
         }
         self.caches.forget(labels);
@@ -249,8 +251,7 @@ impl Families {
         r.register("padded_elements", "Those of them that are padding", self.padded.clone());
         r.register("executor_panics", "Panics in an executor", self.panics.clone());
         r.register("failed_runs", "Runs that failed for their riders", self.failed_runs.clone());
-        let stopped = self.stopped.clone();
-        r.register("stopped_runs", "Runs ended because nobody waited for them", stopped);
+        r.register("stopped_runs", "Runs that nobody waited for", self.stopped.clone());
         r.register("batch_rows", "Rows in a run", self.batch_rows.clone());
         let queue = self.queue.clone();
         r.register("queue_seconds", "Time from arrival to the start of the run", queue);
@@ -261,91 +262,12 @@ impl Families {
         r.register("queue_jobs", "Requests that wait", self.queue_jobs.clone());
         r.register("running", "Runs under way", self.running.clone());
         r.register("model_ready", "1 while the model version serves", self.ready.clone());
+        r.register("hung_workers", "Runs that have lasted too long", self.hung.clone());
         let memory = self.memory.clone();
         r.register("request_memory_bytes", "Memory that requests hold", memory);
         let limit = self.memory_limit.clone();
         r.register("request_memory_limit_bytes", "Memory that requests may hold", limit);
         self.caches.register(r);
-    }
-}
-
-/// How a request ended, as a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered.
-    Ok,
-    /// The request was wrong.
-    Invalid,
-    /// Refused because queue or memory was full.
-    Full,
-    /// Refused because the wait would have been longer than the deadline.
-    Congested,
-    /// Refused because no run could have ended before the deadline.
-    TooLittleTime,
-    /// Deadline past at arrival.
-    LateAtArrival,
-    /// Deadline past in the queue.
-    LateInQueue,
-    /// Deadline past while running.
-    LateInExecution,
-    /// The caller left.
-    Cancelled,
-    /// Model or server not serving.
-    Unavailable,
-    /// The run failed.
-    Failed,
-}
-
-impl Outcome {
-    /// All outcomes, in the order of their discriminants.
-    pub const ALL: [Self; 11] = [
-        Self::Ok,
-        Self::Invalid,
-        Self::Full,
-        Self::Congested,
-        Self::TooLittleTime,
-        Self::LateAtArrival,
-        Self::LateInQueue,
-        Self::LateInExecution,
-        Self::Cancelled,
-        Self::Unavailable,
-        Self::Failed,
-    ];
-
-    /// Stable word for the label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Invalid => "invalid",
-            Self::Full => "full",
-            Self::Congested => "congested",
-            Self::TooLittleTime => "too_little_time",
-            Self::LateAtArrival => "late_at_arrival",
-            Self::LateInQueue => "late_in_queue",
-            Self::LateInExecution => "late_in_execution",
-            Self::Cancelled => "cancelled",
-            Self::Unavailable => "unavailable",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// The outcome that an error is.
-    pub fn of(error: &PredictError) -> Self {
-        match error {
-            PredictError::Invalid(_) | PredictError::Unimplemented(_) => Self::Invalid,
-            PredictError::Full { .. } => Self::Full,
-            PredictError::Congested { .. } => Self::Congested,
-            PredictError::TooLittleTime { .. } => Self::TooLittleTime,
-            PredictError::DeadlineExceeded { stage: Stage::Arrival }
-            | PredictError::Stalled { .. } => Self::LateAtArrival,
-            PredictError::DeadlineExceeded { stage: Stage::Queue } => Self::LateInQueue,
-            PredictError::DeadlineExceeded { stage: Stage::Execution } => Self::LateInExecution,
-            PredictError::ModelNotFound { .. }
-            | PredictError::VersionNotFound { .. }
-            | PredictError::ModelNotReady { .. }
-            | PredictError::ShuttingDown => Self::Unavailable,
-            PredictError::ExecutionFailed(_) | PredictError::WorkerLost => Self::Failed,
-        }
     }
 }
 
@@ -365,6 +287,7 @@ pub struct ModelMetrics {
     execution: Histogram,
     request: Histogram,
     pub(crate) ready: Gauge,
+    pub(crate) hung: Gauge,
 }
 
 impl ModelMetrics {

@@ -101,9 +101,20 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
                 }
             }
         }
+        Err(error @ ExecuteError::Device(_)) => {
+            // No second try can end better; whoever looks after models takes it out of service.
+            let requests = riders.jobs.len();
+            if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
+                tracing::error!(model = %shared.model, requests, %error, left_out, "device lost");
+            }
+            shared.fitness.lost_device();
+            fail(shared, riders, error);
+        }
         Err(error) => {
             let requests = riders.jobs.len();
-            tracing::warn!(model = %shared.model, requests, %error, "run failed");
+            if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
+                tracing::warn!(model = %shared.model, requests, %error, left_out, "run failed");
+            }
             if requests > 1 && shared.rerun_budget.pay_split() {
                 rerun_halves(shared, executor, riders);
             } else {
@@ -244,7 +255,21 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     shared.deliver(sequence, answers);
 }
 
+/// The only rider of a run that failed: whoever keeps sending such requests rides alone.
+fn accuse(shared: &PoolShared, guilty: &Job) {
+    let (tenant, now) = (guilty.request.tenant(), Instant::now());
+    if shared.batcher.accuse(tenant, now)
+        && let Some(left_out) = shared.failure_lines.allow(now)
+    {
+        tracing::warn!(
+            model = %shared.model, tenant, left_out,
+            "a caller's requests keep failing: they run alone for a while"
+        );
+    }
+}
+
 fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
+    let is_own_fault = !matches!(error, ExecuteError::Device(_));
     let answer = match &error {
         // Of several riders nobody knows whose values they were.
         ExecuteError::Input(_) if riders.jobs.len() == 1 => PredictError::Invalid(
@@ -252,6 +277,11 @@ fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
         ),
         _ => PredictError::ExecutionFailed(Arc::new(error)),
     };
+    if let [guilty] = riders.jobs.as_slice()
+        && is_own_fault
+    {
+        accuse(shared, guilty);
+    }
     shared.metrics.failed_runs.inc();
     let answers = riders.jobs.into_iter().map(|job| (job.reply, Err(answer.clone())));
     shared.deliver(riders.sequence, answers.collect());

@@ -14,6 +14,7 @@ use crate::job::{Answer, ByteBudget};
 use crate::model::{Dim, ModelName, ModelVersion, TensorSpec};
 use crate::request::{InferRequest, NamedTensor, validate};
 use crate::statistics::Snapshot;
+use crate::telemetry::limit::LogLimit;
 use crate::telemetry::metrics::Metrics;
 use crate::tensor::{DataType, Shape};
 
@@ -70,6 +71,7 @@ impl Bench {
             ModelKey { name: ModelName::new("scripted").unwrap(), version: ModelVersion::FIRST };
         let statistics = Arc::new(ModelStatistics::default());
         let pool = WorkerPool::spawn(PoolParts {
+            fitness: Arc::default(),
             courier: Courier::default(),
             in_order: false,
             model: "scripted".to_owned(),
@@ -202,6 +204,8 @@ fn riders_that_left_or_expired_after_the_cut_are_not_run() {
     let bench = Bench::start(Script::default(), 0, 16);
     let key = ModelKey { name: ModelName::new("cut").unwrap(), version: ModelVersion::FIRST };
     let shared = PoolShared {
+        fitness: Arc::default(),
+        failure_lines: LogLimit::default(),
         courier: Courier::default(),
         model: "cut".to_owned(),
         spec: spec(),

@@ -6,6 +6,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use super::{Executor, PoolShared, REBUILD_PAUSE, batch};
 use crate::error::{ExecuteError, PredictError};
 
@@ -26,8 +28,13 @@ pub(super) fn work(shared: &PoolShared, instance: usize, mut executor: Box<dyn E
         }));
         shared.batch_over(sequence);
         if let Err(panic) = outcome {
-            let error = ExecuteError::Panicked(panic_text(panic.as_ref()));
-            tracing::error!(model = %shared.model, instance, %error, "instance is built anew");
+            let (error, now) = (ExecuteError::Panicked(panic_text(panic.as_ref())), Instant::now());
+            if let Some(left_out) = shared.failure_lines.allow(now) {
+                tracing::error!(
+                    model = %shared.model, instance, %error, left_out, "instance is built anew"
+                );
+            }
+            shared.fitness.panicked(now);
             shared.metrics.panics.inc();
             drop(executor);
             let Some(rebuilt) = rebuild(shared, instance) else { return };

@@ -50,3 +50,37 @@ async fn a_panic_ends_neither_the_connection_nor_the_worker() {
     }
     server.finish().await;
 }
+
+#[tokio::test]
+async fn a_caller_whose_requests_keep_failing_rides_alone() {
+    let settings = [("max_queue_delay_us", "300000"), ("max_batch_size", "2")];
+    let server = TestServer::start(&settings).await;
+    let (mut guilty, mut neighbour) = (server.client().await, server.client().await);
+    for _ in 0..3 {
+        let (bad, good) = tokio::join!(
+            guilty.model_infer(request("poison", &[POISON])),
+            neighbour.model_infer(request("poison", &[1.0])),
+        );
+        assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(values(good.unwrap().get_ref()), [1.0]);
+    }
+    // They met, and met again apart.
+    let control = server.loader.control("poison");
+    assert_eq!(control.runs_so_far(), [2, 1, 1].repeat(3));
+    let (bad, good) = tokio::join!(
+        guilty.model_infer(request("poison", &[POISON])),
+        neighbour.model_infer(request("poison", &[2.0])),
+    );
+    assert_eq!(bad.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(values(good.unwrap().get_ref()), [2.0]);
+    assert_eq!(control.runs_so_far()[9..], [1, 1]);
+    // The others still share runs.
+    let mut other = server.client().await;
+    let (one, two) = tokio::join!(
+        other.model_infer(request("poison", &[3.0])),
+        neighbour.model_infer(request("poison", &[4.0])),
+    );
+    assert!(one.is_ok() && two.is_ok());
+    assert_eq!(control.runs_so_far()[11..], [2]);
+    server.finish().await;
+}

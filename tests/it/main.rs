@@ -16,6 +16,7 @@ mod deadline;
 mod descriptions;
 mod failure;
 mod fuzz_regression;
+mod hang;
 mod health;
 mod infer;
 mod layering;

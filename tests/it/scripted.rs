@@ -2,7 +2,9 @@
 //!
 //! All scripted models take `x` FP32 `[batch, n]` and give `y` of the same shape. By their names:
 //! `echo` answers at once; `gate` waits until the test lets a run through; `poison` refuses a
-//! batch that holds [`POISON`]; `panics` panics on it; `broken` cannot be loaded.
+//! batch that holds [`POISON`]; `panics` panics on it; `device` loses its
+//! device over it; `stuck` waits as `gate` does and cannot be
+//! stopped; `broken` cannot be loaded.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -77,6 +79,13 @@ impl Control {
     pub(crate) fn open(&self) {
         self.gate.0.lock().unwrap().open = true;
         self.gate.1.notify_all();
+    }
+
+    fn pass_unstoppable(&self) {
+        let shut = |gate: &mut Gate| !gate.open && gate.permits == 0;
+        let gate = self.gate.0.lock().unwrap();
+        let mut gate = self.gate.1.wait_while(gate, shut).unwrap();
+        gate.permits = gate.permits.saturating_sub(1);
     }
 
     fn pass(&self) -> Result<(), ExecuteError> {
@@ -181,7 +190,9 @@ impl Executor for Scripted {
         let poisoned = bytes.chunks_exact(4).any(|value| value == POISON.to_le_bytes());
         match self.name.as_str() {
             "gate" => self.control.pass()?,
+            "stuck" => self.control.pass_unstoppable(),
             "poison" if poisoned => return Err(ExecuteError::Input("poison".into())),
+            "device" if poisoned => return Err(ExecuteError::Device("lost".into())),
             "panics" if poisoned => panic!("told to"),
             _ => {}
         }

@@ -20,5 +20,6 @@ mod providers;
 mod ragged;
 mod spec;
 mod strings;
+mod trial;
 mod typed;
 mod values;
