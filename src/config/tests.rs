@@ -174,3 +174,27 @@ fn settings_have_distinct_keys() {
     keys.dedup();
     assert_eq!(keys.len(), count);
 }
+
+#[test]
+fn tls_is_whole_or_not_there_and_never_less_than_was_asked_for() {
+    let (cert, key, ca) = (("tls_cert", "c"), ("tls_key", "k"), ("tls_client_ca", "a"));
+    let required = ("tls_client_auth", "required");
+    let optional = ("tls_client_auth", "optional");
+    let cases: [(&[(&str, &str)], &str); 7] = [
+        (&[cert], "tls_cert (flag): has a meaning only with tls_key"),
+        (&[key], "tls_key (flag): has a meaning only with tls_cert"),
+        (&[ca], "tls_client_ca (flag): has a meaning only with tls_cert"),
+        (&[required], "tls_client_auth (flag): has a meaning only with tls_cert"),
+        (&[optional], "tls_client_auth (flag): has a meaning only with tls_cert"),
+        (&[cert, key, required], "tls_client_auth (flag): has a meaning only with tls_client_ca"),
+        (&[cert, key, optional], "tls_client_auth (flag): has a meaning only with tls_client_ca"),
+    ];
+    for (given, wanted) in cases {
+        assert_eq!(resolve(given).unwrap_err().to_string(), wanted, "{given:?}");
+    }
+    assert!(resolve(&[("tls_client_auth", "off")]).unwrap().tls.is_none());
+    let auth = |given: &[(&str, &str)]| resolve(given).unwrap().tls.unwrap().client_auth;
+    assert_eq!(auth(&[cert, key]), super::ClientAuth::Off);
+    assert_eq!(auth(&[cert, key, ca]), super::ClientAuth::Required);
+    assert_eq!(auth(&[cert, key, ca, optional]), super::ClientAuth::Optional);
+}

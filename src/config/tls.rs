@@ -46,6 +46,7 @@ impl Reader<'_> {
             ("optional", ClientAuth::Optional),
             ("required", ClientAuth::Required),
         ];
+        let auth_origin = (self.text)("tls_client_auth").1;
         let client_auth = self.value("tls_client_auth", |text| values::choice(text, &modes))?;
         let mut lacks = |name: &str, other: &str, origin| {
             self.errors.push(&named(name, origin), format!("has a meaning only with {other}"));
@@ -56,8 +57,12 @@ impl Reader<'_> {
             (true, true) if !client_ca.0.is_empty() => {
                 lacks("tls_client_ca", "tls_cert", client_ca.1);
             }
+            // Whoever asks for certificates must not get a server in clear text.
+            (true, true) if client_auth != ClientAuth::Off => {
+                lacks("tls_client_auth", "tls_cert", auth_origin);
+            }
             (false, false) if client_auth != ClientAuth::Off && client_ca.0.is_empty() => {
-                lacks("tls_client_auth", "tls_client_ca", client_ca.1);
+                lacks("tls_client_auth", "tls_client_ca", auth_origin);
             }
             (true, true) => return None,
             (false, false) => {}
