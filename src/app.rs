@@ -20,7 +20,6 @@ use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
 use crate::connection::tls::{Identity, TlsError, Watch};
 use crate::grpc::GrpcServer;
-
 use crate::http::HttpServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
@@ -207,6 +206,14 @@ impl App {
             admin: self.admin_addr().map_err(|error| internal(&error))?,
         };
         let (tls, _watch) = self.identity()?.unzip();
+        let [grpc, http] = self.metrics.connections(["grpc", "http"]);
+        let open_calls = OpenCalls::default();
+        let connections = |metrics| {
+            let (calls, memory) = (open_calls.clone(), self.budget.clone());
+            Connections::new(self.config.connections, calls, memory, metrics)
+        };
+        let grpc = connections(grpc).secured(tls.clone(), true);
+        let http = connections(http).secured(tls, false);
         let (repository, mode) = (Arc::clone(&self.repository), self.config.model_control.clone());
         // Where control is not switched on, the handle is kept all the same: the thread that polls
         // ends with it.
@@ -216,20 +223,23 @@ impl App {
         // Ends with the repository.
         tokio::spawn(watchdog::watch(Arc::downgrade(&self.repository), longest_run));
         let stop = watch::Sender::new(false);
-        let (data, operator) = (JoinSet::new(), JoinSet::new());
-        let (stop_operator, open_calls) = (watch::Sender::new(false), OpenCalls::default());
-        let mut ports = Ports { data, operator, stop_operator, open_calls, tls };
+        let mut ports = Ports {
+            data: JoinSet::new(),
+            operator: JoinSet::new(),
+            stop_operator: watch::Sender::new(false),
+            open_calls,
+        };
         let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
-        let memory = budget.clone();
-        let encode: Encode = Arc::new(move || metrics.encode(&budget));
+        let shared = Shared {
+            config: &self.config,
+            repository: &self.repository,
+            control: &control,
+            memory: &self.budget,
+            stop: &stop,
+        };
+        let encode = move || metrics.encode(&budget);
         ports
-            .start(
-                self.listeners,
-                &self.config,
-                &self.repository,
-                &stop,
-                (&control, encode, memory),
-            )
+            .start(self.listeners, shared, [grpc, http], encode)
             .map_err(|error| internal(&error))?;
         tokio::pin!(shutdown);
         let loaded = tokio::select! {
@@ -249,8 +259,14 @@ impl App {
     }
 }
 
-/// Writes all metrics as text.
-type Encode = Arc<dyn Fn() -> Result<String, fmt::Error> + Send + Sync>;
+/// What the ports work on.
+struct Shared<'a> {
+    config: &'a Config,
+    repository: &'a Arc<Repository>,
+    control: &'a ModelControl,
+    memory: &'a ByteBudget,
+    stop: &'a watch::Sender<bool>,
+}
 
 /// Tasks of the three ports.
 struct Ports {
@@ -260,28 +276,24 @@ struct Ports {
     operator: JoinSet<()>,
     stop_operator: watch::Sender<bool>,
     open_calls: OpenCalls,
-    /// Who the server is on both data ports; `None` for clear text.
-    tls: Option<Identity>,
 }
 
 impl Ports {
+    /// Serves, each port with its own connections, and the operator's with what `encode` writes.
     fn start(
         &mut self,
         listeners: Listeners,
-        config: &Config,
-        repository: &Arc<Repository>,
-        stop: &watch::Sender<bool>,
-        (control, encode, memory): (&ModelControl, Encode, ByteBudget),
+        Shared { config, repository, control, memory, stop }: Shared<'_>,
+        [connections, rest_connections]: [Connections; 2],
+        encode: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
     ) -> Result<(), tonic_reflection::server::Error> {
         let grpc = GrpcServer {
             repository: Arc::clone(repository),
             requests: config.requests,
-            connections: config.connections,
-            tls: self.tls.clone(),
+            connections,
             compression: config.compression.clone(),
             cross_origin: config.cross_origin.clone(),
             reflection: config.reflection,
-            open_calls: self.open_calls.clone(),
             memory: memory.clone(),
             stopping: stop.subscribe(),
         };
@@ -291,13 +303,8 @@ impl Ports {
         let rest = HttpServer {
             service: grpc.callers(),
             cross_origin: config.cross_origin.clone(),
-            connections: Connections::new(
-                config.connections,
-                self.open_calls.clone(),
-                memory.clone(),
-            )
-            .secured(self.tls.clone(), false),
-            memory,
+            connections: rest_connections,
+            memory: memory.clone(),
         };
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
@@ -314,13 +321,7 @@ impl Ports {
         });
         let stopped = raised(self.stop_operator.subscribe());
         let repository = Arc::clone(repository);
-        self.operator.spawn(admin::serve(
-            listeners.admin,
-            repository,
-            move || encode(),
-            operator,
-            stopped,
-        ));
+        self.operator.spawn(admin::serve(listeners.admin, repository, encode, operator, stopped));
         Ok(())
     }
 }

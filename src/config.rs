@@ -286,6 +286,7 @@ impl Reader<'_> {
         let requests = self.requests();
         let connections = self.connections();
         let tls = self.tls();
+        self.clear_text(tls.is_some(), [("grpc_addr", grpc_addr), ("http_addr", http_addr)]);
         let drain_pause = self.value("drain_pause_ms", values::millis);
         let try_models = self.value("try_models", |text| values::choice(text, &TryModels::NAMES));
         let try_timeout = self.value("try_timeout_ms", values::millis);
@@ -346,53 +347,6 @@ impl Reader<'_> {
             self.errors.push(&named("load_models", origin), problem);
         }
         Some(mode)
-    }
-
-    fn requests(&mut self) -> Option<RequestLimits> {
-        let orders = [("request", StreamOrder::Request), ("completion", StreamOrder::Completion)];
-        let max_message_bytes = self.value("max_message_bytes", |text| values::number(text, 1));
-        let default_timeout = self.value("default_timeout_ms", values::millis);
-        let max_timeout = self.value("max_timeout_ms", values::millis);
-        let body_read = self.value("body_read_ms", values::some_millis);
-        let stream_window = self.value("stream_window", |text| values::number(text, 1));
-        let stream_order = self.value("stream_order", |text| values::choice(text, &orders));
-        Some(RequestLimits {
-            max_message_bytes: max_message_bytes?,
-            body_read: body_read?,
-            default_timeout: default_timeout?,
-            max_timeout: max_timeout?,
-            stream_window: stream_window?,
-            stream_order: stream_order?,
-        })
-    }
-
-    fn connections(&mut self) -> Option<ConnectionLimits> {
-        let max_connections = self.value("max_connections", |text| values::number(text, 1));
-        let handshake = self.value("handshake_ms", values::millis);
-        let max_streams = self.value("max_streams", |text| values::number(text, 1));
-        let max_pending_resets = self.value("max_pending_resets", |text| values::number(text, 1));
-        let max_local_resets = self.value("max_local_resets", |text| values::number(text, 1));
-        let max_header_bytes = self.value("max_header_bytes", |text| values::number(text, 1024));
-        let keepalive = self.value("keepalive_ms", values::millis);
-        let keepalive_timeout = self.value("keepalive_timeout_ms", values::millis);
-        let http1_idle = self.value("http1_idle_ms", values::millis);
-        let write_stall = self.value("write_stall_ms", values::some_millis);
-        let max_age = self.value("max_connection_age_ms", values::millis);
-        let max_age_grace = self.value("max_connection_age_grace_ms", values::millis);
-        Some(ConnectionLimits {
-            max_connections: max_connections?,
-            handshake: handshake?,
-            max_streams: max_streams?,
-            max_pending_resets: max_pending_resets?,
-            max_local_resets: max_local_resets?,
-            max_header_bytes: max_header_bytes?,
-            keepalive: keepalive?,
-            keepalive_timeout: keepalive_timeout?,
-            http1_idle: http1_idle?,
-            write_stall: write_stall?,
-            max_age: max_age?,
-            max_age_grace: max_age_grace?,
-        })
     }
 }
 

@@ -18,10 +18,8 @@ use tonic::{Code, Status};
 use tonic_web::GrpcWebLayer;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::config::{Compression, ConnectionLimits, CrossOrigin, RequestLimits};
+use crate::config::{Compression, CrossOrigin, RequestLimits};
 use crate::connection::Connections;
-use crate::connection::calls::OpenCalls;
-use crate::connection::tls::Identity;
 use crate::job::ByteBudget;
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -56,18 +54,14 @@ pub struct GrpcServer {
     pub repository: Arc<Repository>,
     /// Limits on requests.
     pub requests: RequestLimits,
-    /// Limits on connections.
-    pub connections: ConnectionLimits,
-    /// Who this server is towards callers on TCP; `None` for clear text.
-    pub tls: Option<Identity>,
+    /// The connections of the data port. Its Unix socket shares them, in clear text.
+    pub connections: Connections,
     /// Encodings of messages that are read, and used where the caller reads them.
     pub compression: Vec<Compression>,
     /// Pages that may call from a browser; `None` for none.
     pub cross_origin: Option<CrossOrigin>,
     /// Whether reflection is served.
     pub reflection: bool,
-    /// Counts the calls that are open.
-    pub open_calls: OpenCalls,
     /// Memory that requests and answers may hold.
     pub memory: ByteBudget,
     /// Raised when the server stops: streams read no further.
@@ -98,15 +92,13 @@ impl GrpcServer {
             .layer(GrpcWebLayer::new())
             .service(service)
             .map_request(|request: http::Request<Incoming>| request.map(Body::new));
-        let connections = Connections::new(self.connections, self.open_calls, self.memory);
-        let stop = stop.shared();
-        let secured = connections.clone().secured(self.tls, true);
-        let data = secured.serve(listener, service.clone(), stop.clone());
+        let (stop, unsecured) = (stop.shared(), self.connections.unsecured());
+        let data = self.connections.serve(listener, service.clone(), stop.clone());
         let Some(local) = local else {
             data.await;
             return Ok(());
         };
-        tokio::join!(data, connections.serve(local, service, stop));
+        tokio::join!(data, unsecured.serve(local, service, stop));
         Ok(())
     }
 

@@ -115,6 +115,11 @@ pub const SERVER: &[Setting] = &[
     setting("max_connections", "1024", "Open connections on the data port, and on the REST port"),
     setting("handshake_ms", "5000", "Close a connection that has not said its first words by then"),
     setting(
+        "clear_text",
+        "loopback",
+        "Where the data port and the REST port may be without TLS: loopback, or anywhere",
+    ),
+    setting(
         "tls_cert",
         "",
         "PEM file with this server's certificates: the data port and the REST port speak TLS",

@@ -26,6 +26,21 @@ fn every_default_is_right() {
 }
 
 #[test]
+fn others_than_this_host_get_no_clear_text_unless_it_is_wanted() {
+    let [grpc, http] = [("grpc_addr", "0.0.0.0:1"), ("http_addr", "[::]:2")];
+    let errors = resolve(&[grpc, http]).unwrap_err().to_string();
+    let wanted = "is not a loopback address and would be served in clear text: \
+                  give tls_cert and tls_key, or say clear_text = anywhere";
+    assert_eq!(
+        errors,
+        format!("grpc_addr (flag): 0.0.0.0:1 {wanted}\nhttp_addr (flag): [::]:2 {wanted}")
+    );
+    resolve(&[grpc, http, ("clear_text", "anywhere")]).unwrap();
+    resolve(&[grpc, http, ("tls_cert", "a"), ("tls_key", "b")]).unwrap();
+    resolve(&[("grpc_addr", "[::1]:1"), ("admin_addr", "0.0.0.0:3")]).unwrap();
+}
+
+#[test]
 fn all_mistakes_at_once_with_their_origin() {
     let errors = resolve(&[("grpc_addr", "here"), ("instances", "0"), ("providers", "cpu,gpu")]);
     assert_eq!(

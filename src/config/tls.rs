@@ -1,5 +1,6 @@
 //! Settings of TLS.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,6 +35,29 @@ pub enum ClientAuth {
 }
 
 impl Reader<'_> {
+    /// Refuses ports that others than this host reach in clear text, unless that is wanted.
+    pub(super) fn clear_text(
+        &mut self,
+        is_secured: bool,
+        ports: [(&str, Option<SocketAddr>); 2],
+    ) -> Option<()> {
+        let modes = [("loopback", false), ("anywhere", true)];
+        let is_wanted = self.value("clear_text", |text| values::choice(text, &modes))?;
+        for (name, address) in ports {
+            let Some(address) = address else { continue };
+            if is_secured || is_wanted || address.ip().is_loopback() {
+                continue;
+            }
+            let (_, origin) = (self.text)(name);
+            let problem = format!(
+                "{address} is not a loopback address and would be served in clear text: \
+                 give tls_cert and tls_key, or say clear_text = anywhere"
+            );
+            self.errors.push(&named(name, origin), problem);
+        }
+        Some(())
+    }
+
     /// The settings, if TLS is switched on. Mistakes are noted and are `None` too.
     pub(super) fn tls(&mut self) -> Option<TlsSettings> {
         let reload = self.value("tls_reload_ms", values::some_millis)?;

@@ -1,8 +1,9 @@
 //! TLS: who this server is, which callers it takes, and how both change while it runs.
 //!
 //! TLS 1.2 and 1.3. A caller of the data port says by ALPN that it speaks HTTP/2 (or HTTP/1.1, for
-//! browsers), as gRPC wants it; on the REST port it may say nothing. A handshake has the time that
-//! first words have, and no more than [`TlsSettings::max_handshakes`] go on at a time.
+//! browsers), as gRPC wants it; on the REST port it may say nothing. A handshake and the first words
+//! after it have the time that first words have in clear text, and on each port no more than
+//! [`TlsSettings::max_handshakes`] handshakes go on at a time.
 //!
 //! The files are read again and again ([`Identity::watch`]), by contents and not by age, because a
 //! Kubernetes secret is a link that is swapped. Certificate, key and callers' authorities change
@@ -13,11 +14,11 @@
 
 use std::fmt;
 use std::io::{self, Cursor};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -33,7 +34,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::PREFACE;
 use crate::config::{ClientAuth, TlsSettings};
-use crate::telemetry::metrics::TlsMetrics;
+use crate::telemetry::metrics::{ConnectionMetrics, Refused, TlsMetrics};
 
 /// Who a caller is by its certificate, in the extensions of its requests: the first URI that it
 /// names, else the first DNS name, else its common name.
@@ -46,6 +47,21 @@ pub struct PeerIdentity(pub Arc<str>);
 pub struct TlsError {
     setting: &'static str,
     reason: String,
+}
+
+impl TlsError {
+    /// The same, with the path of the setting's file.
+    fn located(mut self, settings: &TlsSettings) -> Self {
+        let path = match self.setting {
+            "tls_cert" => Some(&settings.cert),
+            "tls_key" => Some(&settings.key),
+            _ => settings.client_ca.as_ref(),
+        };
+        if let Some(path) = path {
+            self.reason = format!("{}: {}", path.display(), self.reason);
+        }
+        self
+    }
 }
 
 fn wrong(setting: &'static str, reason: &impl ToString) -> TlsError {
@@ -69,9 +85,8 @@ impl fmt::Debug for Files {
 
 impl Files {
     fn read(settings: &TlsSettings) -> Result<Self, TlsError> {
-        let read = |setting, path: &std::path::Path| {
-            std::fs::read(path)
-                .map_err(|error| wrong(setting, &format!("{}: {error}", path.display())))
+        let read = |setting, path: &Path| {
+            std::fs::read(path).map_err(|error| wrong(setting, &error).located(settings))
         };
         Ok(Self {
             certificate: read("tls_cert", &settings.cert)?,
@@ -85,7 +100,11 @@ impl Files {
     }
 
     /// What serves with them, and when the certificate ends, in seconds of the Unix epoch.
-    fn server(&self, auth: ClientAuth) -> Result<(ServerConfig, i64), TlsError> {
+    fn server(&self, settings: &TlsSettings) -> Result<(ServerConfig, i64), TlsError> {
+        self.agreed(settings.client_auth).map_err(|error| error.located(settings))
+    }
+
+    fn agreed(&self, auth: ClientAuth) -> Result<(ServerConfig, i64), TlsError> {
         let chain = certificates("tls_cert", &self.certificate)?;
         let key =
             PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| wrong("tls_key", &error))?;
@@ -138,7 +157,6 @@ fn ends_at(leaf: &CertificateDer<'_>) -> Result<i64, TlsError> {
 #[derive(Debug, Clone)]
 pub struct Identity {
     current: Arc<ArcSwap<ServerConfig>>,
-    handshakes: Arc<Semaphore>,
     settings: Arc<TlsSettings>,
     /// What was read at start.
     loaded: Arc<Files>,
@@ -151,11 +169,10 @@ impl Identity {
     /// [`TlsError`] naming the setting whose file cannot be used.
     pub fn load(settings: TlsSettings, metrics: &TlsMetrics) -> Result<Self, TlsError> {
         let files = Files::read(&settings)?;
-        let (server, ends_at) = files.server(settings.client_auth)?;
+        let (server, ends_at) = files.server(&settings)?;
         metrics.expiry.set(ends_at);
         Ok(Self {
             current: Arc::new(ArcSwap::from_pointee(server)),
-            handshakes: Arc::new(Semaphore::new(settings.max_handshakes)),
             settings: Arc::new(settings),
             loaded: Arc::new(files),
         })
@@ -173,7 +190,7 @@ impl Identity {
             while stopped.recv_timeout(identity.settings.reload) == Err(RecvTimeoutError::Timeout) {
                 let found = Files::read(&identity.settings).map(Arc::new);
                 if known != found {
-                    take(&identity.current, identity.settings.client_auth, &found, &metrics);
+                    take(&identity, &found, &metrics);
                     known = found;
                 }
             }
@@ -181,31 +198,54 @@ impl Identity {
         std::thread::Builder::new().name("certificates".to_owned()).spawn(look)?;
         Ok(Watch { _stop: stop })
     }
+}
 
-    /// Shakes hands and waits for the first words, within `patience`.
+/// The handshakes of one port.
+#[derive(Debug, Clone)]
+pub(super) struct Handshakes {
+    identity: Identity,
+    places: Arc<Semaphore>,
+    needs_alpn: bool,
+}
+
+/// A connection over TLS whose first words were read, and who the peer is.
+pub(super) type Secured<S> = (Greeted<TlsStream<S>>, Option<PeerIdentity>);
+
+impl Handshakes {
+    /// None under way. A peer that does not say which protocol it speaks is refused where the port
+    /// `needs_alpn`.
+    pub(super) fn new(identity: Identity, needs_alpn: bool) -> Self {
+        let places = Arc::new(Semaphore::new(identity.settings.max_handshakes));
+        Self { identity, places, needs_alpn }
+    }
+
+    /// Shakes hands and waits for the first words.
     ///
     /// # Errors
-    /// The peer's faults, too many handshakes, too long a wait.
+    /// Why the connection has to be closed.
     pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         socket: S,
-        patience: Duration,
-        needs_alpn: bool,
-    ) -> io::Result<(Greeted<TlsStream<S>>, Option<PeerIdentity>)> {
-        let Ok(_place) = self.handshakes.try_acquire() else {
-            return Err(io::Error::other("too many handshakes at a time"));
+        metrics: &ConnectionMetrics,
+    ) -> Result<Secured<S>, (Refused, io::Error)> {
+        let Ok(place) = self.places.try_acquire() else {
+            let limit = self.identity.settings.max_handshakes;
+            let error = io::Error::other(format!("all places for handshakes are taken: {limit}"));
+            return Err((Refused::Handshakes, error));
         };
-        let acceptor = TlsAcceptor::from(self.current.load_full());
-        let shaken = async {
-            let stream = acceptor.accept(socket).await?;
-            if needs_alpn && stream.get_ref().1.alpn_protocol().is_none() {
-                return Err(io::Error::other("the peer does not say which protocol it speaks"));
-            }
-            let chain = stream.get_ref().1.peer_certificates();
-            let peer = chain.and_then(|chain| chain.first()).and_then(identity);
-            Ok((Greeted::of(stream).await?, peer))
-        };
-        tokio::time::timeout(patience, shaken).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+        let counted = metrics.handshake();
+        let acceptor = TlsAcceptor::from(self.identity.current.load_full());
+        let stream = acceptor.accept(socket).await.map_err(|error| (Refused::Tls, error))?;
+        if self.needs_alpn && stream.get_ref().1.alpn_protocol().is_none() {
+            let error = io::Error::other("the peer does not say which protocol it speaks");
+            return Err((Refused::Tls, error));
+        }
+        // A peer that has shaken hands and says nothing keeps nobody from doing so.
+        drop((place, counted));
+        let chain = stream.get_ref().1.peer_certificates();
+        let peer = chain.and_then(|chain| chain.first()).and_then(identity);
+        let greeted = Greeted::of(stream).await.map_err(|error| (Refused::Gone, error))?;
+        Ok((greeted, peer))
     }
 }
 
@@ -216,15 +256,11 @@ pub struct Watch {
 }
 
 /// Serves with what was found from now on, if it can be used.
-fn take(
-    current: &ArcSwap<ServerConfig>,
-    auth: ClientAuth,
-    found: &Result<Arc<Files>, TlsError>,
-    metrics: &TlsMetrics,
-) {
-    match found.as_ref().map_err(Clone::clone).and_then(|files| files.server(auth)) {
+fn take(identity: &Identity, found: &Result<Arc<Files>, TlsError>, metrics: &TlsMetrics) {
+    let settings = &identity.settings;
+    match found.as_ref().map_err(Clone::clone).and_then(|files| files.server(settings)) {
         Ok((server, ends_at)) => {
-            current.store(Arc::new(server));
+            identity.current.store(Arc::new(server));
             metrics.expiry.set(ends_at);
             metrics.reloads.inc();
             tracing::info!(ends_at, "certificate read");
@@ -318,3 +354,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
         self.socket.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests;

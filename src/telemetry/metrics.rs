@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use self::cache::CacheFamilies;
 pub use self::cache::CacheMetrics;
+pub use self::connections::{ConnectionMetrics, Counted, Refused};
 pub use self::outcome::Outcome;
 pub use self::tls::TlsMetrics;
 use crate::batcher::Batcher;
@@ -26,6 +27,7 @@ use crate::model::ModelKey;
 use crate::statistics::{Padding, RunTimes};
 
 mod cache;
+mod connections;
 mod outcome;
 mod tls;
 

@@ -16,6 +16,7 @@ use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use onnxd::pb::model_infer_request::InferInputTensor;
 use onnxd::pb::{ModelInferRequest, ModelInferResponse, ModelStatistics, ModelStatisticsRequest};
 use onnxd::repository::Repository;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::body::Body;
@@ -155,6 +156,20 @@ impl TestServer {
     }
 
     /// A client that leaves `grpc-timeout` to the server; the usual one watches it by itself.
+    /// Waits until the series with this name and labels has a value that fits.
+    pub(crate) async fn counted(&self, series: &str, fits: impl Fn(u64) -> bool) {
+        let mut last = None;
+        let reached = async {
+            while !last.is_some_and(&fits) {
+                let text = metrics(self.admin).await;
+                let value = text.lines().find_map(|line| line.strip_prefix(series));
+                last = value.map(|value| value.trim().parse().unwrap());
+            }
+        };
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        assert!(reached.is_ok(), "{series}: {last:?}");
+    }
+
     pub(crate) async fn patient_client(&self) -> PatientClient {
         patient_client(self.grpc).await
     }
@@ -227,4 +242,14 @@ pub(crate) async fn queued(server: &TestServer, model: &str, jobs: usize) {
     while served.batcher.depth().jobs != jobs {
         tokio::task::yield_now().await;
     }
+}
+
+/// What the operator's port tells to a scraper.
+pub(crate) async fn metrics(address: SocketAddr) -> String {
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let question = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    socket.write_all(question).await.unwrap();
+    let mut heard = String::new();
+    socket.read_to_string(&mut heard).await.unwrap();
+    heard
 }

@@ -10,6 +10,7 @@ mod batching;
 mod bench;
 mod cache;
 mod cancellation;
+mod certificates;
 mod control;
 mod costs;
 mod deadline;

@@ -2,9 +2,8 @@
 //!
 //! All scripted models take `x` FP32 `[batch, n]` and give `y` of the same shape. By their names:
 //! `echo` answers at once; `gate` waits until the test lets a run through; `poison` refuses a
-//! batch that holds [`POISON`]; `panics` panics on it; `device` loses its
-//! device over it; `stuck` waits as `gate` does and cannot be
-//! stopped; `broken` cannot be loaded.
+//! batch that holds [`POISON`]; `panics` panics on it; `device` loses its device over it; `stuck`
+//! waits as `gate` does and cannot be stopped; `broken` cannot be loaded.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,142 +3,20 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::harness::{Client, TestServer, request, values};
+use crate::certificates::{Authority, Files, Pair, channel, client, connect};
+use crate::harness::{TestServer, request, values};
 use crate::scripted::{NAMES, ScriptedLoader};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Somebody who signs certificates.
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-/// A certificate with its key.
-struct Pair {
-    cert: String,
-    key: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
-    }
-
-    fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Pair {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Pair { cert, key: key.serialize_pem() }
-    }
-
-    fn pair(&self) -> Pair {
-        self.issue(|_| {})
-    }
-}
-
-/// Files as the settings name them.
-struct Files(tempfile::TempDir);
-
-impl Files {
-    fn new(pair: &Pair, client_ca: &str) -> Self {
-        let files = Self(tempfile::tempdir().unwrap());
-        files.write(pair);
-        files.put("ca.pem", client_ca);
-        files
-    }
-
-    fn put(&self, name: &str, text: &str) {
-        // Renamed into place, so that nobody reads a half of it.
-        let draft = self.0.path().join("draft");
-        std::fs::write(&draft, text).unwrap();
-        std::fs::rename(draft, self.0.path().join(name)).unwrap();
-    }
-
-    fn write(&self, pair: &Pair) {
-        self.put("cert.pem", &pair.cert);
-        self.put("key.pem", &pair.key);
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_string_lossy().into_owned()
-    }
-
-    async fn server(&self, more: &[(&str, &str)]) -> TestServer {
-        let [cert, key] = ["cert.pem", "key.pem"].map(|name| self.path(name));
-        let mut settings = vec![("tls_cert", &*cert), ("tls_key", &*key)];
-        settings.extend(more);
-        TestServer::start(&settings).await
-    }
-}
-
-async fn channel(
-    address: SocketAddr,
-    authority: &Authority,
-    own: Option<&Pair>,
-) -> Result<Channel, tonic::transport::Error> {
-    let mut tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&authority.pem))
-        .domain_name("localhost");
-    if let Some(own) = own {
-        tls = tls.identity(Identity::from_pem(&own.cert, &own.key));
-    }
-    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
-    endpoint.tls_config(tls).unwrap().connect().await
-}
-
-async fn client(address: SocketAddr, authority: &Authority, own: Option<&Pair>) -> Client {
-    GrpcInferenceServiceClient::new(channel(address, authority, own).await.unwrap())
-}
-
-/// A bare TLS connection.
-async fn connect(
-    address: SocketAddr,
-    authority: &Authority,
-    own: Option<&Pair>,
-    protocols: &[&str],
-) -> std::io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots);
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some(own) => {
-            let chain = vec![CertificateDer::from_pem_slice(own.cert.as_bytes()).unwrap()];
-            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    };
-    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let socket = TcpStream::connect(address).await?;
-    let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, socket).await
-}
 
 /// Whether a peer that says `words` is let go without an answer: not one byte of HTTP comes back.
 async fn is_turned_away(stream: std::io::Result<TlsStream<TcpStream>>, words: &[u8]) -> bool {
@@ -312,28 +190,8 @@ async fn new_files_are_taken_and_no_call_fails() {
 }
 
 /// Waits until the server has met so many sets of files that it cannot use.
-async fn failed_reloads(server: &TestServer, wanted: u32) {
-    let counted = async {
-        loop {
-            let text = metrics(server.admin).await;
-            let is_it =
-                |line: &&str| line.starts_with("onnxd_tls_reloads_total{result=\"failed\"}");
-            let line = text.lines().find(is_it).unwrap();
-            if line.rsplit(' ').next().unwrap().parse::<u32>().unwrap() >= wanted {
-                break;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, counted).await.unwrap();
-}
-
-async fn metrics(address: SocketAddr) -> String {
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    let question = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    socket.write_all(question).await.unwrap();
-    let mut heard = String::new();
-    socket.read_to_string(&mut heard).await.unwrap();
-    heard
+async fn failed_reloads(server: &TestServer, wanted: u64) {
+    server.counted("onnxd_tls_reloads_total{result=\"failed\"}", |count| count >= wanted).await;
 }
 
 /// Why a server with these files does not start.
@@ -351,13 +209,49 @@ async fn files_that_cannot_be_used_are_named_at_start() {
     files.put("other.pem", &authority.pair().key);
     let path = |name: &str| Path::new(&files.path(name)).to_owned();
     let cases = [
-        ("missing.pem", "key.pem", "tls_cert: "),
-        ("ca.pem", "key.pem", "tls_cert: no certificate in it"),
-        ("cert.pem", "ca.pem", "tls_key: "),
-        ("cert.pem", "other.pem", "tls_key: "),
+        ("missing.pem", "key.pem", "tls_cert", "missing.pem"),
+        ("ca.pem", "key.pem", "tls_cert", "ca.pem"),
+        ("cert.pem", "ca.pem", "tls_key", "ca.pem"),
+        ("cert.pem", "other.pem", "tls_key", "other.pem"),
     ];
-    for (cert, key, wanted) in cases {
+    for (cert, key, setting, file) in cases {
         let found = refusal(&path(cert), &path(key)).await;
-        assert!(found.starts_with(wanted), "{cert} {key}: {found}");
+        let wanted = format!("{setting}: {}: ", files.path(file));
+        assert!(found.starts_with(&wanted) && found.len() > wanted.len(), "{cert} {key}: {found}");
     }
+}
+
+#[tokio::test]
+async fn handshakes_that_stall_take_the_places_of_their_port_only_and_not_for_long() {
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority.pair(), "");
+    let server = files.server(&[("max_handshakes", "2"), ("handshake_ms", "2000")]).await;
+    // Whoever has shaken hands holds no place, even if it says nothing more.
+    let quiet = connect(server.grpc, &authority, None, &["h2"]).await.unwrap();
+    let mut stalled = Vec::new();
+    for _ in 0..2 {
+        let mut socket = TcpStream::connect(server.grpc).await.unwrap();
+        socket.write_all(&[22, 3, 1, 0, 47]).await.unwrap();
+        stalled.push(socket);
+    }
+    server.counted("onnxd_handshakes{port=\"grpc\"}", |count| count == 2).await;
+    assert!(connect(server.grpc, &authority, None, &["h2"]).await.is_err());
+    connect(server.http, &authority, None, &["http/1.1"]).await.unwrap();
+    let refused = |reason: &str| {
+        format!("onnxd_refused_connections_total{{port=\"grpc\",reason=\"{reason}\"}}")
+    };
+    server.counted(&refused("handshakes"), |count| count == 1).await;
+
+    for mut socket in stalled {
+        let closed = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await;
+        drop(closed.unwrap());
+    }
+    server.counted("onnxd_handshakes{port=\"grpc\"}", |count| count == 0).await;
+    let mut client = client(server.grpc, &authority, None).await;
+    client.model_infer(request("echo", &[1.0])).await.unwrap();
+    server.counted(&refused("silent"), |count| count == 3).await;
+    server.counted(&refused("tls"), |count| count == 0).await;
+    drop((client, quiet));
+    server.counted("onnxd_connections{port=\"grpc\"}", |count| count == 0).await;
+    server.finish().await;
 }
