@@ -51,10 +51,10 @@ mod infer;
 mod messages;
 mod parameters;
 mod reader;
-mod request;
+pub mod request;
 
 pub use control::operator;
-use failure::Failure;
+pub use failure::Failure;
 use messages::Messages;
 
 /// What the REST port serves.

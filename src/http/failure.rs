@@ -29,7 +29,7 @@ use tonic::{Code, Status};
 
 /// An error on its way to a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
+pub struct Failure {
     status: StatusCode,
     message: String,
     retry_after: Option<Duration>,

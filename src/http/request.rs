@@ -21,16 +21,16 @@ use crate::tensor::{DataType, Shape};
 
 /// A request, taken apart.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Parsed {
+pub struct Parsed {
     /// The message, without the model.
-    pub(super) message: ModelInferRequest,
+    pub message: ModelInferRequest,
     /// Which outputs are wanted as bytes.
-    pub(super) binary: Binary,
+    pub binary: Binary,
 }
 
 /// Which outputs are wanted as bytes; the others are written as text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Binary {
+pub struct Binary {
     /// Those that do not say.
     pub(super) otherwise: bool,
     /// Each requested output, where it says.
@@ -66,7 +66,7 @@ enum Data<'j> {
 ///
 /// # Errors
 /// 400, naming the tensor; 413 for lists that amount to more.
-pub(super) fn parse(text: &[u8], bytes: Bytes, room: usize) -> Result<Parsed, Failure> {
+pub fn parse(text: &[u8], bytes: Bytes, room: usize) -> Result<Parsed, Failure> {
     let mut parser = Parser { bytes, room, limit: room, parsed: Parsed::empty() };
     let (mut inputs, mut outputs) = (false, false);
     let mut reader = Reader::new(text);

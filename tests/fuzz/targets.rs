@@ -7,6 +7,7 @@ use onnxd::config::{Config, ModelConfig, RequestLimits, read_file, triton};
 use onnxd::cost::file::CostFile;
 use onnxd::cost::{AROUND_A_RUN, CostModel};
 use onnxd::grpc::{codec, deadline, wire};
+use onnxd::http::request;
 use onnxd::model::ragged::Ragged;
 use onnxd::model::{Dim, ModelSpec, TensorSpec};
 use onnxd::pb::model_infer_request::InferInputTensor;
@@ -96,6 +97,44 @@ pub(crate) fn decode(data: &[u8]) {
         assert_eq!((one.dtype(), one.shape()), (other.dtype(), other.shape()));
         assert!(one.data() == other.data(), "bit for bit");
     }
+}
+
+/// The body of a prediction over REST: two bytes with the length of the JSON, the JSON, bytes.
+pub(crate) fn rest_body(data: &[u8]) {
+    /// What lists of numbers may amount to.
+    const ROOM: usize = 1 << 16;
+    let Some((length, body)) = data.split_first_chunk::<2>() else { return };
+    let length = usize::from(u16::from_le_bytes(*length)).min(body.len());
+    let (text, bytes) = body.split_at(length);
+    match request::parse(text, Bytes::copy_from_slice(bytes), ROOM) {
+        Ok(parsed) => {
+            assert_bounds(&parsed.message);
+            let raw = &parsed.message.raw_input_contents;
+            assert_eq!(raw.len(), parsed.message.inputs.len(), "all of it is in raw form");
+            let strings = 5 * text.len();
+            assert!(raw.iter().map(Bytes::len).sum::<usize>() <= ROOM + strings + bytes.len());
+            let Ok((request, _)) = codec::decode(parsed.message) else { return };
+            for spec in specs() {
+                if let Ok(valid) = validate(request.clone(), &spec, MAX_ROWS) {
+                    assert_valid(&valid, &spec);
+                }
+            }
+        }
+        Err(failure) => {
+            let told = format!("{failure:?}");
+            assert!(told.len() < 1000, "a mistake has few words: {told}");
+        }
+    }
+}
+
+/// Which of the signatures the body of a prediction over REST fits.
+pub(crate) fn rest_fitting(data: &[u8]) -> [bool; 3] {
+    let Some((length, body)) = data.split_first_chunk::<2>() else { return [false; 3] };
+    let (text, bytes) = body.split_at(usize::from(u16::from_le_bytes(*length)).min(body.len()));
+    let parsed = request::parse(text, Bytes::copy_from_slice(bytes), usize::MAX).ok();
+    let request = parsed.and_then(|parsed| codec::decode(parsed.message).ok());
+    let Some((request, _)) = request else { return [false; 3] };
+    specs().map(|spec| validate(request.clone(), &spec, MAX_ROWS).is_ok())
 }
 
 /// Which of the signatures a message fits.

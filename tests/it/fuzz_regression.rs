@@ -69,6 +69,25 @@ fn every_signature_is_met() {
 }
 
 #[test]
+fn bodies_over_rest() {
+    replay("rest_body", targets::rest_body);
+}
+
+/// The same for REST.
+#[test]
+fn every_signature_is_met_over_rest() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/rest_body");
+    let mut met = [false; 3];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let fits = targets::rest_fitting(&std::fs::read(entry.unwrap().path()).unwrap());
+        for (met, fits) in met.iter_mut().zip(fits) {
+            *met |= fits;
+        }
+    }
+    assert_eq!(met, [true; 3]);
+}
+
+#[test]
 fn strings() {
     replay("strings", targets::strings);
 }
