@@ -23,18 +23,22 @@
 //! Beside these it has the protocol's descriptions and, where switched on, repository control over
 //! gRPC, which whoever puts the server together hands in.
 //!
-//! Not for callers: it listens on its own address and answers no prediction.
+//! Not for callers: it listens on its own address and answers no prediction. Metrics and probes need no
+//! credentials, because those who ask have none.
 
 use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::access::Access;
+use crate::grpc::gate::admit;
 use crate::repository::Repository;
 
 mod costs;
@@ -42,10 +46,11 @@ mod costs;
 /// Content type of the metrics. Source: OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves `listener` until `stop` is done and open requests have ended. `control` is the gRPC part.
+/// Serves `listener` until `stop` is done and open requests have ended. `control` is the part that
+/// others hand in. Where callers need credentials, so does who asks for costs.
 pub async fn serve<E>(
     listener: TcpListener,
-    repository: Arc<Repository>,
+    (repository, access): (Arc<Repository>, Access),
     encode: E,
     control: Router,
     stop: impl Future<Output = ()> + Send + 'static,
@@ -57,7 +62,10 @@ pub async fn serve<E>(
         .route("/metrics", get(move || async move { metrics(encode()) }))
         .route("/livez", get(move || async move { liveness(&watched) }))
         .route("/readyz", get(move || async move { readiness(&repository) }))
-        .route("/costs", get(move || async move { Json(costs::describe(&learned)) }))
+        .route(
+            "/costs",
+            get(move |request| async move { known_costs(&access, &learned, &request) }),
+        )
         .route("/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }))
         .merge(control);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
@@ -69,6 +77,17 @@ fn metrics(encoded: Result<String, fmt::Error>) -> Response {
     match encoded {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+fn known_costs(access: &Access, repository: &Repository, request: &Request) -> Response {
+    match admit(access, request) {
+        Ok(caller) => Json(costs::describe(repository, &caller)).into_response(),
+        Err(denial) => {
+            let body = Json(json!({ "error": denial.to_string() }));
+            let scheme = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (StatusCode::UNAUTHORIZED, scheme, body).into_response()
+        }
     }
 }
 

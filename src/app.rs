@@ -15,14 +15,16 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::access::{Access, AccessError};
 use crate::config::{Config, ControlMode};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
-use crate::connection::tls::{Identity, TlsError, Watch};
+use crate::connection::tls::{Identity, TlsError};
 use crate::grpc::GrpcServer;
 use crate::http::HttpServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
+use crate::reload::Reload;
 use crate::repository::control::{self, ModelControl};
 use crate::repository::watchdog;
 use crate::repository::{Repository, RepositoryError, State};
@@ -79,6 +81,9 @@ pub enum StartError {
     /// The files of TLS cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The access file cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A thread or service cannot be started.
     #[error("{0}")]
     Internal(String),
@@ -180,13 +185,22 @@ impl App {
     }
 
     /// Who this server is by TLS, and what looks for new files; `None` for clear text.
-    fn identity(&self) -> Result<Option<(Identity, Watch)>, StartError> {
+    fn identity(&self) -> Result<Option<(Identity, Reload)>, StartError> {
         let Some(settings) = self.config.tls.clone() else { return Ok(None) };
         let metrics = self.metrics.tls();
         let identity = Identity::load(settings, &metrics)?;
         let watch = identity.watch(metrics);
         let watch = watch.map_err(|error| StartError::Internal(error.to_string()))?;
         Ok(Some((identity, watch)))
+    }
+
+    /// Who may do what, and what looks for a new file.
+    fn access(&self) -> Result<(Access, Option<Reload>), StartError> {
+        let Some(settings) = &self.config.access else { return Ok((Access::open(), None)) };
+        let access = Access::load(settings, self.metrics.access())?;
+        let reload = access.watch();
+        let reload = reload.map_err(|error| StartError::Internal(error.to_string()))?;
+        Ok((access, reload))
     }
 
     /// Loads the models and serves until `shutdown`, then drains. `announce` is called once, with
@@ -205,7 +219,8 @@ impl App {
             http: self.http_addr().map_err(|error| internal(&error))?,
             admin: self.admin_addr().map_err(|error| internal(&error))?,
         };
-        let (tls, _watch) = self.identity()?.unzip();
+        let (tls, _certificates) = self.identity()?.unzip();
+        let (access, _table) = self.access()?;
         let [grpc, http] = self.metrics.connections(["grpc", "http"]);
         let open_calls = OpenCalls::default();
         let connections = |metrics| {
@@ -235,6 +250,7 @@ impl App {
             repository: &self.repository,
             control: &control,
             memory: &self.budget,
+            access: &access,
             stop: &stop,
         };
         let encode = move || metrics.encode(&budget);
@@ -265,6 +281,7 @@ struct Shared<'a> {
     repository: &'a Arc<Repository>,
     control: &'a ModelControl,
     memory: &'a ByteBudget,
+    access: &'a Access,
     stop: &'a watch::Sender<bool>,
 }
 
@@ -283,7 +300,7 @@ impl Ports {
     fn start(
         &mut self,
         listeners: Listeners,
-        Shared { config, repository, control, memory, stop }: Shared<'_>,
+        Shared { config, repository, control, memory, access, stop }: Shared<'_>,
         [connections, rest_connections]: [Connections; 2],
         encode: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
     ) -> Result<(), tonic_reflection::server::Error> {
@@ -295,16 +312,19 @@ impl Ports {
             cross_origin: config.cross_origin.clone(),
             reflection: config.reflection,
             memory: memory.clone(),
+            access: access.clone(),
             stopping: stop.subscribe(),
         };
         let is_explicit = matches!(config.model_control, ControlMode::Explicit { .. });
         let operator = grpc.operator(is_explicit.then(|| control.clone()));
-        let operator = grpc.operator_routes(Arc::clone(&operator))?.merge(http::operator(operator));
+        let by_rest = http::operator(Arc::clone(&operator), access);
+        let operator = grpc.operator_routes(operator)?.merge(by_rest);
         let rest = HttpServer {
             service: grpc.callers(),
             cross_origin: config.cross_origin.clone(),
             connections: rest_connections,
             memory: memory.clone(),
+            access: access.clone(),
         };
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
@@ -320,8 +340,8 @@ impl Ports {
             }
         });
         let stopped = raised(self.stop_operator.subscribe());
-        let repository = Arc::clone(repository);
-        self.operator.spawn(admin::serve(listeners.admin, repository, encode, operator, stopped));
+        let known = (Arc::clone(repository), access.clone());
+        self.operator.spawn(admin::serve(listeners.admin, known, encode, operator, stopped));
         Ok(())
     }
 }

@@ -30,6 +30,7 @@ mod profile;
 mod serve;
 mod setup;
 mod simulate;
+mod token;
 mod try_model;
 
 /// What a command says and the code that it ends with.
@@ -85,6 +86,7 @@ pub fn command() -> Command {
         .subcommand(bench::command())
         .subcommand(profile::command())
         .subcommand(simulate::command())
+        .subcommand(token::command())
         .subcommand(try_model::command())
 }
 
@@ -144,6 +146,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("infer", matches)) => infer::run(matches),
         Some(("profile", matches)) => profile::run(matches, console),
         Some(("setup", matches)) => setup::run(matches),
+        Some(("token", matches)) => token::run(matches),
         Some((try_model::NAME, matches)) => try_model::run(matches),
         _ => Outcome::new(WRONG_SETTINGS, "no such command"),
     }

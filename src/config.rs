@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod access;
 pub mod limits;
 pub mod memory;
 pub mod model;
@@ -17,6 +18,7 @@ pub mod tls;
 pub mod triton;
 mod values;
 
+pub use access::AccessSettings;
 pub use limits::{Compression, ConnectionLimits, CrossOrigin, RequestLimits, StreamOrder};
 pub use model::ModelConfig;
 pub use tls::{ClientAuth, TlsSettings};
@@ -58,6 +60,8 @@ pub struct Config {
     pub connections: ConnectionLimits,
     /// TLS of the data port and the REST port; `None` for clear text.
     pub tls: Option<TlsSettings>,
+    /// Who may do what; `None` for everybody everything.
+    pub access: Option<AccessSettings>,
     /// Between not being ready and not accepting.
     pub drain_pause: Duration,
     /// Longest time for answering accepted requests when stopping.
@@ -286,6 +290,7 @@ impl Reader<'_> {
         let requests = self.requests();
         let connections = self.connections();
         let tls = self.tls();
+        let access = self.access();
         self.clear_text(tls.is_some(), [("grpc_addr", grpc_addr), ("http_addr", http_addr)]);
         let drain_pause = self.value("drain_pause_ms", values::millis);
         let try_models = self.value("try_models", |text| values::choice(text, &TryModels::NAMES));
@@ -314,6 +319,7 @@ impl Reader<'_> {
             requests: requests?,
             connections: connections?,
             tls,
+            access,
             drain_pause: drain_pause?,
             drain_grace: drain_grace?,
             try_models: try_models?,

@@ -197,6 +197,57 @@ fn about(time: Duration) -> String {
     }
 }
 
+/// What a caller may do with a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Right {
+    /// Ask what it is, whether it is ready, how it does.
+    Describe,
+    /// Ask for predictions.
+    Infer,
+    /// Load and unload it.
+    Control,
+}
+
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Describe, Self::Infer, Self::Control];
+
+    /// Its name in settings and errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Describe => "describe",
+            Self::Infer => "infer",
+            Self::Control => "control",
+        }
+    }
+
+    /// Whether who has this right has the other: all others include describing.
+    pub fn includes(self, other: Self) -> bool {
+        self == other || other == Self::Describe
+    }
+}
+
+/// Why a caller is not served. Tells nothing about which credentials would have been right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// UNAUTHENTICATED: none were sent.
+    #[error("credentials are needed: a bearer token, or a certificate of TLS")]
+    NoCredentials,
+    /// UNAUTHENTICATED: not known, malformed, or past their time.
+    #[error("the credentials are not valid")]
+    BadCredentials,
+    /// `PERMISSION_DENIED`: known, and without that right. Also where there is no such model.
+    #[error("{caller:?} has no right to {} model {model:?}", .right.name())]
+    NotAllowed {
+        /// Name of the caller.
+        caller: String,
+        /// The right that it would need.
+        right: Right,
+        /// The model, as the caller wrote it.
+        model: String,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

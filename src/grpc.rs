@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use tonic_web::GrpcWebLayer;
 use tower::{ServiceBuilder, ServiceExt};
 
+use crate::access::Access;
 use crate::config::{Compression, CrossOrigin, RequestLimits};
 use crate::connection::Connections;
 use crate::job::ByteBudget;
@@ -30,6 +31,7 @@ mod classification;
 pub mod codec;
 mod control;
 pub mod deadline;
+pub mod gate;
 pub mod health;
 pub mod inference;
 mod model;
@@ -64,6 +66,8 @@ pub struct GrpcServer {
     pub reflection: bool,
     /// Memory that requests and answers may hold.
     pub memory: ByteBudget,
+    /// Who may do what.
+    pub access: Access,
     /// Raised when the server stops: streams read no further.
     pub stopping: watch::Receiver<bool>,
 }
@@ -118,8 +122,17 @@ impl GrpcServer {
             inference: Inference::new(Arc::clone(&self.repository), self.requests),
             repository: Arc::clone(&self.repository),
             stopping: self.stopping.clone(),
+            access: self.access.clone(),
             audience,
         })
+    }
+
+    /// Puts the gate before the paths of `routes`, where there has to be one.
+    fn guarded(&self, routes: axum::Router) -> axum::Router {
+        if !self.access.is_guarded() {
+            return routes;
+        }
+        routes.route_layer(axum::middleware::from_fn_with_state(self.access.clone(), gate::gate))
     }
 
     fn routes(&self) -> Result<Routes, tonic_reflection::server::Error> {
@@ -137,7 +150,10 @@ impl GrpcServer {
             routes = routes.add_service(descriptors().build_v1()?);
             routes = routes.add_service(descriptors().build_v1alpha()?);
         }
-        Ok(routes)
+        if !self.access.is_guarded() {
+            return Ok(routes);
+        }
+        Ok(self.guarded(routes.into_axum_router()).into())
     }
 
     /// The operator's calls over gRPC, for the operator's port.
@@ -154,7 +170,7 @@ impl GrpcServer {
             routes = routes.add_service(descriptors().build_v1alpha()?);
         }
         // Without the framework's answer to unknown paths, which would hide "404".
-        Ok(routes.into_axum_router().reset_fallback())
+        Ok(self.guarded(routes.into_axum_router().reset_fallback()))
     }
 }
 

@@ -36,6 +36,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::decompression::RequestDecompressionLayer;
 
+use crate::access::Access;
 use crate::config::CrossOrigin;
 use crate::connection::Connections;
 use crate::grpc::service::InferenceService;
@@ -47,6 +48,7 @@ mod control;
 mod describe;
 mod elements;
 mod failure;
+mod gate;
 mod infer;
 mod messages;
 mod parameters;
@@ -68,6 +70,8 @@ pub struct HttpServer {
     pub connections: Connections,
     /// Memory that requests and answers may hold.
     pub memory: ByteBudget,
+    /// Who may do what.
+    pub access: Access,
 }
 
 /// What the calls share.
@@ -92,9 +96,7 @@ impl HttpServer {
         let (service, memory) = (Arc::clone(&self.service), self.memory);
         let rest = Rest { service, messages: Messages::read()?, memory };
         let cross_origin = self.cross_origin.as_ref().map(crate::grpc::web::cross_origin);
-        let router = described()
-            .merge(refused())
-            .merge(predictions())
+        let router = gate::guarded(described().merge(refused()).merge(predictions()), &self.access)
             .method_not_allowed_fallback(|method: Method| async move {
                 let message = format!("{method} is not how this path is asked");
                 Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
@@ -104,7 +106,7 @@ impl HttpServer {
                 Failure::new(StatusCode::NOT_FOUND, format!("no such path: {path}"))
             })
             .with_state(Arc::new(rest))
-            .merge(operator(self.service))
+            .merge(operator(self.service, &self.access))
             .layer(tower::util::option_layer(cross_origin));
         self.connections.serve(listener, router, stop).await;
         Ok(())

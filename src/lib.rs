@@ -80,14 +80,14 @@
 //!
 //! | rank | rooms | what they are |
 //! | --- | --- | --- |
-//! | 0 | [`tensor`], [`deadline`], [`cost`], [`runtime`] | tensors, shapes, joining, padding and cutting; a point in time; what a run costs; the library as a file |
+//! | 0 | [`tensor`], [`deadline`], [`cost`], [`runtime`], [`reload`] | tensors, shapes, joining, padding and cutting; a point in time; what a run costs; the library as a file; files looked at again |
 //! | 1 | [`model`] | names, versions, signatures, the axis of the rows and that of their length |
 //! | 2 | [`error`] | what a caller can be told |
 //! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
 //! | 4 | [`job`], [`config`] | one request in flight; resolved settings, from Triton's files too |
 //! | 5 | [`batcher`], [`cache`] | the queue of one model version; its answers that are kept |
 //! | 6 | [`telemetry`] | logs and metrics |
-//! | 7 | [`worker`] | threads that run batches; the [`worker::Executor`] seam |
+//! | 7 | [`worker`], [`access`] | threads that run batches; the [`worker::Executor`] seam; who may do what |
 //! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
 //! | 9 | [`pb`], [`connection`] | generated messages; accepting and bounding connections |
 //! | 10 | [`grpc`] | the data port |
@@ -114,6 +114,7 @@
 //!   `onnx/strings.rs` and `connection/wakeup.rs` have `unsafe` code, only [`config`], [`runtime`]
 //!   and [`cli`] read the environment, only `main.rs` prints and exits.
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod batcher;
@@ -131,6 +132,7 @@ pub mod job;
 pub mod model;
 pub mod onnx;
 pub mod pb;
+pub mod reload;
 pub mod repository;
 pub mod request;
 pub mod runtime;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::access::Caller;
 use crate::repository::{Repository, ServedModel};
 
-/// Costs of every model version that serves, as known now.
-pub(super) fn describe(repository: &Repository) -> Value {
+/// Costs of every model version that serves and that `caller` may know of, as known now.
+pub(super) fn describe(repository: &Repository, caller: &Caller) -> Value {
     let index = repository.index();
-    let served = index.iter().filter_map(|entry| entry.state.served());
+    let seen = index.iter().filter(|entry| caller.sees(entry.key.name.as_str()));
+    let served = seen.filter_map(|entry| entry.state.served());
     json!({ "models": served.map(|model| of_model(model)).collect::<Vec<_>>() })
 }
 

@@ -1,22 +1,38 @@
-//! `onnxd check`: settings and repository, without a port and without the runtime.
+//! `onnxd check`: settings, the files that they name, and repository; without a port and without the
+//! runtime.
 
 use clap::ArgMatches;
 
 use super::{Layers, Outcome, WRONG_SETTINGS};
+use crate::access::Access;
+use crate::connection::tls::Identity;
 use crate::repository::settings::{read_config, select};
 use crate::repository::{costs, layout};
+use crate::telemetry::metrics::{AccessMetrics, TlsMetrics};
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let config = match Layers::read(matches).and_then(|layers| layers.resolve()) {
         Ok(config) => config,
         Err(errors) => return Outcome::new(WRONG_SETTINGS, errors.to_string()),
     };
+    let (mut report, mut faults) = (Vec::new(), 0);
+    if let Some(settings) = &config.access
+        && let Err(error) = Access::load(settings, AccessMetrics::default())
+    {
+        faults += 1;
+        report.push(format!("fault    {error}"));
+    }
+    if let Some(settings) = config.tls.clone()
+        && let Err(error) = Identity::load(settings, &TlsMetrics::default())
+    {
+        faults += 1;
+        report.push(format!("fault    {error}"));
+    }
     let path = super::models_path(matches);
     let listing = match layout::list(&path) {
         Ok(listing) => listing,
         Err(error) => return Outcome::new(1, error.to_string()),
     };
-    let (mut report, mut faults) = (Vec::new(), 0);
     for warning in &listing.warnings {
         report.push(format!("warning  {warning}"));
     }

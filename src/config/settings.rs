@@ -133,6 +133,13 @@ pub const SERVER: &[Setting] = &[
     ),
     // Files of a renewed certificate come by themselves; nobody sends a signal.
     setting("tls_reload_ms", "10000", "Time between two looks at the files of TLS"),
+    setting(
+        "access_file",
+        "",
+        "TOML file with who may do what: tokens, signed tokens, rights by model; without one \
+         everybody may do everything",
+    ),
+    setting("access_reload_ms", "10000", "Time between two looks at the access file"),
     // A handshake costs a millisecond of a processor: more at a time only delay each other.
     setting("max_handshakes", "256", "TLS handshakes at a time, on each port"),
     setting("max_streams", "256", "Concurrent calls on one connection"),

@@ -17,7 +17,6 @@ use std::io::{self, Cursor};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwap;
@@ -34,6 +33,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::PREFACE;
 use crate::config::{ClientAuth, TlsSettings};
+use crate::reload::{self, Reload};
 use crate::telemetry::metrics::{ConnectionMetrics, Refused, TlsMetrics};
 
 /// Who a caller is by its certificate, in the extensions of its requests: the first URI that it
@@ -182,21 +182,17 @@ impl Identity {
     ///
     /// # Errors
     /// The system's, if there can be no thread.
-    pub fn watch(&self, metrics: TlsMetrics) -> io::Result<Watch> {
-        let (stop, stopped) = mpsc::channel();
+    pub fn watch(&self, metrics: TlsMetrics) -> io::Result<Reload> {
         let identity = self.clone();
+        let mut known = Ok(Arc::clone(&self.loaded));
         let look = move || {
-            let mut known = Ok(Arc::clone(&identity.loaded));
-            while stopped.recv_timeout(identity.settings.reload) == Err(RecvTimeoutError::Timeout) {
-                let found = Files::read(&identity.settings).map(Arc::new);
-                if known != found {
-                    take(&identity, &found, &metrics);
-                    known = found;
-                }
+            let found = Files::read(&identity.settings).map(Arc::new);
+            if known != found {
+                take(&identity, &found, &metrics);
+                known = found;
             }
         };
-        std::thread::Builder::new().name("certificates".to_owned()).spawn(look)?;
-        Ok(Watch { _stop: stop })
+        reload::every(self.settings.reload, "certificates", look)
     }
 }
 
@@ -247,12 +243,6 @@ impl Handshakes {
         let greeted = Greeted::of(stream).await.map_err(|error| (Refused::Gone, error))?;
         Ok((greeted, peer))
     }
-}
-
-/// Files are looked at as long as this is there.
-#[derive(Debug)]
-pub struct Watch {
-    _stop: mpsc::Sender<()>,
 }
 
 /// Serves with what was found from now on, if it can be used.

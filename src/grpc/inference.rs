@@ -10,11 +10,12 @@ use tonic::Status;
 
 use super::codec::{self, AnswerStyle};
 use super::once;
-use super::status::status;
+use super::status::{denied, status};
+use crate::access::{Access, Caller};
 use crate::config::RequestLimits;
 use crate::connection::{ConnectionId, wakeup};
 use crate::deadline::Deadline;
-use crate::error::{InvalidRequest, PredictError};
+use crate::error::{InvalidRequest, PredictError, Right};
 use crate::model::ModelVersion;
 use crate::pb::{ModelInferRequest, ModelInferResponse};
 use crate::repository::{Repository, ServedModel};
@@ -29,20 +30,34 @@ pub struct Inference {
 }
 
 /// What is known of a message beside what is in it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Call {
     /// When it was there.
     pub arrived_at: Instant,
     /// When its answer is worth nothing any more, unless the message says earlier.
     pub deadline: Deadline,
-    /// Whose it is: callers share a model fairly.
-    pub tenant: u64,
+    /// Whose it is, and what that one may do.
+    pub sender: Sender,
 }
 
-impl Call {
-    /// Whose a request with these extensions is: its connection's.
-    pub fn tenant(extensions: &http::Extensions) -> u64 {
-        extensions.get::<ConnectionId>().map_or(0, |connection| connection.0)
+/// Whose a message is.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// Callers share a model fairly: who has no name is told by its connection.
+    pub tenant: u64,
+    /// What it may do.
+    pub caller: Caller,
+}
+
+impl Sender {
+    /// Whose a call with these extensions is.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED for a call that has passed no gate, where there has to be one.
+    pub fn of(extensions: &http::Extensions, access: &Access) -> Result<Self, Status> {
+        let caller = access.caller(extensions).map_err(|denial| denied(&denial))?;
+        let connection = || extensions.get::<ConnectionId>().map_or(0, |connection| connection.0);
+        Ok(Self { tenant: caller.tenant().unwrap_or_else(connection), caller })
     }
 }
 
@@ -96,6 +111,8 @@ impl Inference {
         request: ModelInferRequest,
         call: Call,
     ) -> Result<ModelInferResponse, Status> {
+        let allowed = call.sender.caller.may(Right::Infer, &request.model_name);
+        allowed.map_err(|denial| denied(&denial))?;
         let id = request.id.clone();
         self.predict(request, call).await.map_err(|error| status(&error, &id))
     }
@@ -131,9 +148,9 @@ async fn run(
     request: ModelInferRequest,
     call: Call,
 ) -> Result<ModelInferResponse, PredictError> {
-    let Call { arrived_at: now, deadline, tenant } = call;
+    let Call { arrived_at: now, deadline, sender } = call;
     let (request, answer): (_, AnswerStyle) = codec::decode(request)?;
-    let request = InferRequest { tenant, ..request };
+    let request = InferRequest { tenant: sender.tenant, ..request };
     // A request may shorten the deadline in force, never lengthen it.
     let deadline = match request.timeout {
         Some(timeout) => deadline.min(Deadline::after(now, timeout)),

@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::control::Audience;
-use super::inference::{Call, Inference, parse_version};
-use super::status::status;
+use super::inference::{Call, Inference, Sender, parse_version};
+use super::status::{denied, status};
 use super::{deadline, model, stream};
+use crate::access::{Access, Caller};
 use crate::config::RequestLimits;
 use crate::deadline::Deadline;
-use crate::error::PredictError;
+use crate::error::{PredictError, Right};
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceService;
 use crate::repository::{Repository, ServedModel};
@@ -24,6 +25,7 @@ pub struct InferenceService {
     pub(super) inference: Inference,
     pub(super) repository: Arc<Repository>,
     pub(super) stopping: watch::Receiver<bool>,
+    pub(super) access: Access,
     pub(super) audience: Audience,
 }
 
@@ -44,6 +46,24 @@ impl InferenceService {
     ) -> Result<pb::ModelInferResponse, Status> {
         self.audience.may_predict()?;
         self.inference.infer(request, call).await
+    }
+
+    /// Whose a call with these extensions is.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED for a call that has passed no gate, where there has to be one.
+    pub fn sender(&self, extensions: &http::Extensions) -> Result<Sender, Status> {
+        Sender::of(extensions, &self.access)
+    }
+
+    /// Who makes a call that needs a known caller.
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.access.caller(request.extensions()).map_err(|denial| denied(&denial))
+    }
+
+    /// Lets a call go on whose caller has a right to that model.
+    fn allow<T>(&self, request: &Request<T>, right: Right, model: &str) -> Result<(), Status> {
+        self.caller(request)?.may(right, model).map_err(|denial| denied(&denial))
     }
 
     fn resolve(&self, name: &str, version: &str) -> Result<Arc<ServedModel>, Status> {
@@ -83,6 +103,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::ModelReadyRequest>,
     ) -> Result<Response<pb::ModelReadyResponse>, Status> {
+        self.allow(&request, Right::Describe, &request.get_ref().name)?;
         let pb::ModelReadyRequest { name, version } = request.into_inner();
         let version = parse_version(&version).map_err(|error| status(&error.into(), ""))?;
         let resolved = self.repository.resolve(&name, version).is_ok();
@@ -92,8 +113,9 @@ impl GrpcInferenceService for InferenceService {
 
     async fn server_metadata(
         &self,
-        _request: Request<pb::ServerMetadataRequest>,
+        request: Request<pb::ServerMetadataRequest>,
     ) -> Result<Response<pb::ServerMetadataResponse>, Status> {
+        self.caller(&request)?;
         Ok(Response::new(pb::ServerMetadataResponse {
             name: "onnxd".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -105,6 +127,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::ModelMetadataRequest>,
     ) -> Result<Response<pb::ModelMetadataResponse>, Status> {
+        self.allow(&request, Right::Describe, &request.get_ref().name)?;
         let pb::ModelMetadataRequest { name, version } = request.into_inner();
         let served = self.resolve(&name, &version)?;
         let versions = self.repository.ready_versions(&name);
@@ -119,8 +142,8 @@ impl GrpcInferenceService for InferenceService {
         let limits = self.limits();
         let deadline = deadline::from_metadata(arrived_at, request.metadata(), limits)
             .map_err(|error| status(&error.into(), ""))?;
-        let tenant = Call::tenant(request.extensions());
-        self.infer(request.into_inner(), Call { arrived_at, deadline, tenant })
+        let sender = self.sender(request.extensions())?;
+        self.infer(request.into_inner(), Call { arrived_at, deadline, sender })
             .await
             .map(Response::new)
     }
@@ -137,14 +160,15 @@ impl GrpcInferenceService for InferenceService {
             .map_err(|error| status(&error.into(), ""))?
             .map(|timeout| Deadline::after(now, timeout));
         let (service, stopping) = (self.inference.clone(), self.stopping.clone());
-        let tenant = Call::tenant(request.extensions());
-        Ok(Response::new(stream::answer(service, request.into_inner(), (asked, tenant), stopping)))
+        let sender = self.sender(request.extensions())?;
+        Ok(Response::new(stream::answer(service, request.into_inner(), (asked, sender), stopping)))
     }
 
     async fn model_config(
         &self,
         request: Request<pb::ModelConfigRequest>,
     ) -> Result<Response<pb::ModelConfigResponse>, Status> {
+        self.allow(&request, Right::Describe, &request.get_ref().name)?;
         let pb::ModelConfigRequest { name, version } = request.into_inner();
         let served = self.resolve(&name, &version)?;
         Ok(Response::new(pb::ModelConfigResponse { config: Some(model::config(&served)) }))
@@ -154,10 +178,15 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::ModelStatisticsRequest>,
     ) -> Result<Response<pb::ModelStatisticsResponse>, Status> {
+        let caller = self.caller(&request)?;
         let pb::ModelStatisticsRequest { name, version } = request.into_inner();
+        if !name.is_empty() {
+            caller.may(Right::Describe, &name).map_err(|denial| denied(&denial))?;
+        }
         let model_stats = if name.is_empty() {
             let all = self.repository.index();
-            let served = all.iter().filter_map(|entry| entry.state.served());
+            let seen = all.iter().filter(|entry| caller.sees(entry.key.name.as_str()));
+            let served = seen.filter_map(|entry| entry.state.served());
             served.map(|served| model::statistics(served)).collect()
         } else if version.is_empty() {
             // Resolved too, so that an unknown model is an error and not an empty list.
@@ -174,9 +203,11 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::RepositoryIndexRequest>,
     ) -> Result<Response<pb::RepositoryIndexResponse>, Status> {
+        let caller = self.caller(&request)?;
         let ready_only = request.get_ref().ready;
         let with_reasons = self.audience.sees_reasons();
-        let models = model::index(&self.repository, ready_only, with_reasons);
+        let mut models = model::index(&self.repository, ready_only, with_reasons);
+        models.retain(|entry| caller.sees(&entry.name));
         Ok(Response::new(pb::RepositoryIndexResponse { models }))
     }
 
@@ -184,6 +215,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::RepositoryModelLoadRequest>,
     ) -> Result<Response<pb::RepositoryModelLoadResponse>, Status> {
+        self.allow(&request, Right::Control, &request.get_ref().model_name)?;
         let request = request.into_inner();
         self.audience.load(&request.model_name, &request.parameters).await?;
         Ok(Response::new(pb::RepositoryModelLoadResponse {}))
@@ -193,6 +225,7 @@ impl GrpcInferenceService for InferenceService {
         &self,
         request: Request<pb::RepositoryModelUnloadRequest>,
     ) -> Result<Response<pb::RepositoryModelUnloadResponse>, Status> {
+        self.allow(&request, Right::Control, &request.get_ref().model_name)?;
         let request = request.into_inner();
         self.audience.unload(&request.model_name, &request.parameters).await?;
         Ok(Response::new(pb::RepositoryModelUnloadResponse {}))

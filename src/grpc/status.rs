@@ -13,7 +13,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::error::{PredictError, Stage, rounded};
+use crate::error::{Denial, PredictError, Stage, rounded};
 
 /// Domain of the reasons in `ErrorInfo`.
 const DOMAIN: &str = "onnxd";
@@ -43,6 +43,17 @@ pub fn code(error: &PredictError) -> (Code, &'static str) {
         PredictError::WorkerLost => (Code::Internal, "INSTANCE_LOST"),
         PredictError::Unimplemented(_) => (Code::Unimplemented, "NOT_SERVED"),
     }
+}
+
+/// The status for somebody who is not served.
+pub fn denied(denial: &Denial) -> Status {
+    let (code, reason) = match denial {
+        Denial::NoCredentials => (Code::Unauthenticated, "NO_CREDENTIALS"),
+        Denial::BadCredentials => (Code::Unauthenticated, "BAD_CREDENTIALS"),
+        Denial::NotAllowed { .. } => (Code::PermissionDenied, "NOT_ALLOWED"),
+    };
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, denial.to_string(), details)
 }
 
 /// The status for `error` of the request with that id.

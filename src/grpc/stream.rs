@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::{Code, Status, Streaming};
 
 use super::codec::bool_parameter;
-use super::inference::{Call, Inference};
+use super::inference::{Call, Inference, Sender};
 use super::status::status;
 use crate::config::StreamOrder;
 use crate::deadline::Deadline;
@@ -28,23 +28,23 @@ pub(super) type Answers =
 /// Marks the last, here the only, answer of a request; NVIDIA's tools look for it.
 const FINAL_RESPONSE: &str = "triton_final_response";
 
-/// Answers the messages of `requests`, which are all of one `tenant`. With a `deadline` the whole stream ends then; when
-/// `stopping` is raised it reads no further.
+/// Answers the messages of `requests`, which are all of one `sender`. With a `deadline` the whole
+/// stream ends then; when `stopping` is raised it reads no further.
 pub(super) fn answer(
     service: Inference,
     requests: Streaming<ModelInferRequest>,
-    (deadline, tenant): (Option<Deadline>, u64),
+    (deadline, sender): (Option<Deadline>, Sender),
     mut stopping: watch::Receiver<bool>,
 ) -> Answers {
     let limits = *service.limits();
     let one = move |message: Result<ModelInferRequest, Status>| {
-        let service = service.clone();
+        let (service, sender) = (service.clone(), sender.clone());
         async move {
             let request = message.map_err(super::adjust_status)?;
             let arrived_at = Instant::now();
             let own = Deadline::after(arrived_at, limits.default_timeout);
             let deadline = deadline.map_or(own, |whole| own.min(whole));
-            Ok(answer_one(&service, request, Call { arrived_at, deadline, tenant }).await)
+            Ok(answer_one(&service, request, Call { arrived_at, deadline, sender }).await)
         }
     };
     // When the server stops, what was read is answered and the call ends with UNAVAILABLE, on

@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{Extensions, StatusCode};
 use axum::routing::post;
 use bytes::Bytes;
 use serde::Deserialize;
-use tonic::Request;
 
+use super::describe::ask;
 use super::failure::Failure;
+use super::gate;
+use crate::access::Access;
 use crate::grpc::service::InferenceService;
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceService;
 
 /// The paths for the operator's port, which does what they ask for.
-pub fn operator(service: Arc<InferenceService>) -> Router {
-    routes().with_state(service)
+pub fn operator(service: Arc<InferenceService>, access: &Access) -> Router {
+    gate::guarded(routes(), access).with_state(service)
 }
 
 /// The paths for whoever serves them. To callers they say where to ask.
@@ -48,21 +50,23 @@ fn parameters(body: &Bytes) -> Result<HashMap<String, pb::ModelRepositoryParamet
 async fn load(
     State(service): State<Arc<InferenceService>>,
     Path(model_name): Path<String>,
+    extensions: Extensions,
     body: Bytes,
 ) -> Result<StatusCode, Failure> {
     let parameters = parameters(&body)?;
     let request = pb::RepositoryModelLoadRequest { model_name, parameters, ..Default::default() };
-    service.repository_model_load(Request::new(request)).await?;
+    service.repository_model_load(ask(request, extensions)).await?;
     Ok(StatusCode::OK)
 }
 
 async fn unload(
     State(service): State<Arc<InferenceService>>,
     Path(model_name): Path<String>,
+    extensions: Extensions,
     body: Bytes,
 ) -> Result<StatusCode, Failure> {
     let parameters = parameters(&body)?;
     let request = pb::RepositoryModelUnloadRequest { model_name, parameters, ..Default::default() };
-    service.repository_model_unload(Request::new(request)).await?;
+    service.repository_model_unload(ask(request, extensions)).await?;
     Ok(StatusCode::OK)
 }

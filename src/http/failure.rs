@@ -3,7 +3,7 @@
 //! | status | what |
 //! | --- | --- |
 //! | 400 | the request is wrong |
-//! | 401, 403 | kept for credentials |
+//! | 401, 403 | no valid credentials; no right to that model |
 //! | 404, 405 | no such model, version or path; the path is asked in another way |
 //! | 408 | the body did not come in time |
 //! | 413 | the body, or what its lists of numbers amount to, is above `max_message_bytes` |
@@ -104,6 +104,11 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": self.message }));
         let mut response = (self.status, body).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            // Source: RFC 9110, section 11.6.1.
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
         if let Some(after) = self.retry_after {
             // Whole seconds are all that the header can say.
             let seconds = after.as_millis().div_ceil(1000).max(1);

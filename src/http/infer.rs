@@ -28,7 +28,7 @@ pub(super) async fn infer(
 ) -> Result<Response, Failure> {
     let limits = *rest.service.limits();
     let json_length = json_length(request.headers())?;
-    let tenant = Call::tenant(request.extensions());
+    let sender = rest.service.sender(request.extensions())?;
     let (mut bytes, permit) = body::read(request, &limits, &rest.memory).await?;
     let arrived_at = Instant::now();
     let deadline = Deadline::after(arrived_at, limits.default_timeout.min(limits.max_timeout));
@@ -51,7 +51,7 @@ pub(super) async fn infer(
     // From here on it counts as a request.
     drop(permit);
     (message.model_name, message.model_version) = (target.model, target.version);
-    let answer = rest.service.infer(message, Call { arrived_at, deadline, tenant }).await?;
+    let answer = rest.service.infer(message, Call { arrived_at, deadline, sender }).await?;
     let written = answer::text_bytes(&answer, &binary);
     aside(written, move || answer::encode(answer, &binary)).await
 }

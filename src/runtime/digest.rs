@@ -20,13 +20,18 @@ pub fn sha256(path: &Path) -> io::Result<String> {
             count => hash.update(&chunk[..count]),
         }
     }
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize() {
+    Ok(hex(&hash.finalize()))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
         for digit in [byte >> 4, byte & 15] {
             text.extend(char::from_digit(u32::from(digit), 16));
         }
     }
-    Ok(text)
+    text
 }
 
 #[cfg(test)]

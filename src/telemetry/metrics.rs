@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use self::access::AccessMetrics;
 use self::cache::CacheFamilies;
 pub use self::cache::CacheMetrics;
 pub use self::connections::{ConnectionMetrics, Counted, Refused};
@@ -26,6 +27,7 @@ use crate::job::ByteBudget;
 use crate::model::ModelKey;
 use crate::statistics::{Padding, RunTimes};
 
+mod access;
 mod cache;
 mod connections;
 mod outcome;
@@ -50,6 +52,11 @@ struct ReasonLabels {
     model: String,
     version: u64,
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
 }
 
 /// All metrics of a server.

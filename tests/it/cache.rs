@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use onnxd::access::Caller;
 use onnxd::config::{Config, Origin};
 use onnxd::deadline::Deadline;
-use onnxd::grpc::inference::{Call, Inference};
+use onnxd::grpc::inference::{Call, Inference, Sender};
 use onnxd::pb::infer_parameter::ParameterChoice;
 use onnxd::pb::{InferParameter, InferTensorContents, ModelConfigRequest, ModelStatisticsRequest};
 use tokio::task::{JoinHandle, JoinSet};
@@ -286,8 +287,9 @@ async fn a_caller_that_takes_no_answer_holds_nobody_up() {
     let now = Instant::now();
     // As a stream whose reader stands still: begun and never looked at again.
     let deadline = Deadline::after(now, PATIENCE);
+    let sender = Sender { tenant: 1, caller: Caller::anyone() };
     let begun =
-        inference.infer(request("gate", &[7.0]), Call { arrived_at: now, deadline, tenant: 1 });
+        inference.infer(request("gate", &[7.0]), Call { arrived_at: now, deadline, sender });
     let mut stalled = Box::pin(begun);
     assert!(stalled.as_mut().now_or_never().is_none());
     gate.runs(1).await;

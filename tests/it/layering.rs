@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by rank: a room names only itself and lower ranks.
 const RANKS: &[&[&str]] = &[
-    &["tensor", "deadline", "runtime", "cost"],
+    &["tensor", "deadline", "runtime", "cost", "reload"],
     &["model"],
     &["error"],
     &["request", "statistics", "batcher::policy", "batcher::pending", "repository::version_policy"],
     &["job", "config"],
     &["batcher", "cache"],
     &["telemetry"],
-    &["worker"],
+    &["worker", "access"],
     &["onnx", "repository"],
     &["pb", "connection"],
     &["grpc"],

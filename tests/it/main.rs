@@ -5,6 +5,7 @@
 mod harness;
 mod scripted;
 
+mod access;
 mod admission;
 mod batching;
 mod bench;

@@ -2,20 +2,14 @@
 
 use std::sync::PoisonError;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::Metrics;
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ResultLabels {
-    result: &'static str,
-}
+use super::{Metrics, ResultLabels};
 
 /// What TLS counts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TlsMetrics {
     /// When the certificate ends, in seconds of the Unix epoch.
     pub expiry: Gauge,
