@@ -151,6 +151,7 @@ impl App {
         let courier = Courier::start();
         let repository =
             Repository::new(loader, config.model.clone(), budget.clone(), metrics.clone(), courier);
+        repository.set_manifests(config.manifests);
         let (repository, runtime) = (Arc::new(repository), runtime.to_owned());
         Self { config, models, listeners, repository, metrics, budget, runtime }
     }

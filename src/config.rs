@@ -34,6 +34,8 @@ pub struct Config {
     pub admin_addr: SocketAddr,
     /// What is loaded, and when.
     pub model_control: ControlMode,
+    /// Whether models need a list of sums.
+    pub manifests: Manifests,
     /// Refuse to start if any model cannot be loaded.
     pub strict: bool,
     /// Unix socket that the data port is served on too.
@@ -105,6 +107,16 @@ pub enum TryModels {
 impl TryModels {
     const NAMES: [(&'static str, Self); 3] =
         [("off", Self::Off), ("loaded", Self::Loaded), ("always", Self::Always)];
+}
+
+/// Whether a model needs a list with the sums of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manifests {
+    /// Its files are held against the list if there is one.
+    #[default]
+    Optional,
+    /// A model without one is not served.
+    Required,
 }
 
 /// Form of the log lines.
@@ -275,6 +287,8 @@ impl Reader<'_> {
         let http_addr = self.value("http_addr", values::address);
         let admin_addr = self.value("admin_addr", values::address);
         let model_control = self.model_control();
+        let lists = [("optional", Manifests::Optional), ("required", Manifests::Required)];
+        let manifests = self.value("manifests", |text| values::choice(text, &lists));
         let strict = self.value("strict", values::boolean);
         let reflection = self.value("reflection", values::boolean);
         let encodings = [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
@@ -302,6 +316,7 @@ impl Reader<'_> {
             http_addr: http_addr?,
             admin_addr: admin_addr?,
             model_control: model_control?,
+            manifests: manifests?,
             strict: strict?,
             reflection: reflection?,
             grpc_socket: (!socket.is_empty()).then(|| socket.into()),

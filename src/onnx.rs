@@ -169,6 +169,7 @@ impl Opener {
 
     fn open_with(&self, provider: Provider, placement: &Placement) -> Result<Session, String> {
         providers::check(provider, placement.device_id)?;
+        let contents = self.source.pinned()?;
         let build = || -> Result<Session, ort::Error> {
             let builder = Session::builder(&self.environment)?
                 .with_optimization_level(level(self.config.graph_optimization))?
@@ -176,7 +177,10 @@ impl Opener {
                 // Threads that spin between runs take the processor from everybody else.
                 .with_intra_op_spinning(false)?;
             let mut builder = providers::register(builder, provider, placement, &self.config)?;
-            builder.commit_from_file(&self.source.path)
+            match &contents {
+                Some(contents) => builder.commit_from_memory(contents),
+                None => builder.commit_from_file(&self.source.path),
+            }
         };
         // The binding asserts what it believes of a model; a strange file must not end the loader.
         match catch_unwind(AssertUnwindSafe(build)) {

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::config::ModelConfig;
+use crate::config::{Manifests, ModelConfig};
 use crate::error::PredictError;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
@@ -24,6 +24,7 @@ use crate::worker::{LoadError, ModelLoader, ModelSource};
 pub mod control;
 pub mod costs;
 mod first_runs;
+pub mod integrity;
 mod labels;
 pub mod layout;
 mod marks;
@@ -48,6 +49,7 @@ pub struct Repository {
     changed: watch::Sender<u64>,
     parts: Parts,
     trial: OnceLock<trial::Trial>,
+    manifests: OnceLock<Manifests>,
 }
 
 /// What loading needs.
@@ -157,6 +159,7 @@ impl Repository {
             change: Mutex::new(()),
             changed: watch::Sender::new(0),
             trial: OnceLock::new(),
+            manifests: OnceLock::new(),
             parts: Parts { loader, defaults, budget, metrics, courier, runtime: Handle::current() },
         }
     }
@@ -292,7 +295,7 @@ impl Repository {
         // `<name>/<version>/model.onnx`: the model's own folder is two up.
         let folder = source.path.ancestors().nth(2).unwrap_or(&source.path);
         let labels = labels::read(&config.label_files, folder)?;
-        let loaded = self.parts.loader.load(source, &config)?;
+        let loaded = self.parts.loader.load(&self.verified(source, &config)?, &config)?;
         let known = costs::fitting(&source.key, &source.path, &loaded, &config);
         let Parts { budget, metrics, courier, .. } = &self.parts;
         let around = Surroundings { budget, metrics, courier };

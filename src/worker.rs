@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ use crate::error::ExecuteError;
 use crate::job::courier::Courier;
 use crate::job::{Answer, Reply, Stop};
 use crate::model::{ModelKey, ModelSpec};
+use crate::runtime::digest::hex;
 use crate::statistics::ModelStatistics;
 use crate::telemetry::limit::LogLimit;
 use crate::telemetry::metrics::ModelMetrics;
@@ -71,6 +73,25 @@ pub struct ModelSource {
     pub key: ModelKey,
     /// The `.onnx` file.
     pub path: PathBuf,
+    /// What its SHA-256 must be, in hexadecimal, if somebody has said so.
+    pub sha256: Option<String>,
+}
+
+impl ModelSource {
+    /// The contents of the file, where a sum is said: what was compared is what is loaded.
+    ///
+    /// # Errors
+    /// A sentence with both sums, or why the file cannot be read.
+    pub fn pinned(&self) -> Result<Option<Vec<u8>>, String> {
+        let Some(wanted) = &self.sha256 else { return Ok(None) };
+        let contents = std::fs::read(&self.path).map_err(|error| error.to_string())?;
+        let found = hex(&Sha256::digest(&contents));
+        if found == *wanted {
+            return Ok(Some(contents));
+        }
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        Err(format!("{name} has the SHA-256 {found}, SHA256SUMS says {wanted}"))
+    }
 }
 
 /// A model that is ready to run.

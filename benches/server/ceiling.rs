@@ -41,6 +41,7 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     let source = ModelSource {
         key: ModelKey { name, version: ModelVersion::FIRST },
         path: PathBuf::from(model),
+        sha256: None,
     };
     let mut loaded = loader.load(&source, &config).map_err(|error| error.to_string())?;
     let (spec, _) =

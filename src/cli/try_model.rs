@@ -81,5 +81,6 @@ fn load(config: Config, models: &Path, (name, version): (&str, u64)) -> Result<(
     let budget = ByteBudget::new(config.request_memory_bytes);
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), "", &budget);
     let repository = Repository::new(loader, config.model, budget, metrics, Courier::start());
+    repository.set_manifests(config.manifests);
     repository.rehearse(&source, own)
 }

@@ -66,6 +66,12 @@ pub const SERVER: &[Setting] = &[
     ),
     // Reading and measuring the largest usual model, on a busy machine.
     setting("try_timeout_ms", "120000", "Longest time of such a child; then the model has failed"),
+    setting(
+        "manifests",
+        "optional",
+        "SHA256SUMS in a model's folder: optional (its files are held against it if it is there) or \
+         required (a model without one is not served)",
+    ),
     setting("strict", "false", "Refuse to start if any model cannot be loaded"),
     setting("reflection", "true", "Serve gRPC reflection, which grpcurl needs"),
     setting(

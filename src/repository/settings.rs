@@ -63,7 +63,7 @@ pub fn select(model: &FoundModel, config: &ModelConfig) -> Vec<(ModelSource, Mod
         } else {
             found.with_file_name(&config.model_file)
         };
-        (ModelSource { key, path }, config.clone())
+        (ModelSource { key, path, sha256: None }, config.clone())
     };
     chosen.into_iter().map(source).collect()
 }

@@ -129,7 +129,7 @@ mod tests {
         let arguments = ["-c", script].map(OsString::from).to_vec();
         let trial = Trial { mode: TryModels::Always, program: "/bin/sh".into(), arguments, limit };
         let key = ModelKey { name: ModelName::new("m").unwrap(), version: ModelVersion::FIRST };
-        trial.survive(&ModelSource { key, path: "model.onnx".into() })
+        trial.survive(&ModelSource { key, path: "model.onnx".into(), sha256: None })
     }
 
     #[test]

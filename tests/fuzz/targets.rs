@@ -1,5 +1,6 @@
 // Bodies of the fuzz targets: each takes any bytes, and must neither panic nor take long.
 
+use std::io::Cursor;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use onnxd::model::ragged::Ragged;
 use onnxd::model::{Dim, ModelSpec, TensorSpec};
 use onnxd::pb::model_infer_request::InferInputTensor;
 use onnxd::pb::{ModelInferRequest, ModelInferResponse};
+use onnxd::repository::integrity::{external, manifest::Manifest};
 use onnxd::request::{InferResponse, ValidRequest, validate};
 use onnxd::tensor::rows::{Joined, Pad, split};
 use onnxd::tensor::{DataType, Fill, Shape, Tensor};
@@ -303,6 +305,22 @@ pub(crate) fn model_toml(data: &[u8]) {
             assert!(model.examples.values().flatten().all(|size| *size > 0));
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a mistake has words"),
+    }
+}
+
+/// A list of sums.
+pub(crate) fn sums(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(problem) = Manifest::parse(text) {
+        assert!(problem.len() < 1000, "a mistake has few words");
+    }
+}
+
+/// A model file, as far as it is read for the files that it names.
+pub(crate) fn model_file(data: &[u8]) {
+    let Ok(found) = external::walk(Cursor::new(data), data.len() as u64) else { return };
+    for tensor in &found {
+        assert!(!tensor.location.is_empty() && tensor.location.len() <= data.len());
     }
 }
 

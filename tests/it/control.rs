@@ -296,7 +296,7 @@ async fn polling_follows_the_disk() {
     add_version(root, "echo", 3, BROKEN);
     server.until(|repository| repository.index().len() == 2).await;
     assert_eq!(ready(&server.repository, "echo"), [1]);
-    add_version(root, "echo", 3, b"mended");
+    add_version(root, "echo", 3, b"\x32\x06mended");
     server.until(|repository| ready(repository, "echo") == [3]).await;
     fs::write(root.join("echo/model.toml"), "version_policy = \"all\"").unwrap();
     server.until(|repository| ready(repository, "echo") == [1, 3]).await;

@@ -101,7 +101,7 @@ fn model_file(server: &TestServer) -> PathBuf {
 fn here(server: &TestServer) -> MeasuredOn {
     let key = ModelKey { name: ModelName::new("echo").unwrap(), version: ModelVersion::FIRST };
     let config: ModelConfig = Config::resolve(|_| None).unwrap().model;
-    let source = ModelSource { key, path: model_file(server) };
+    let source = ModelSource { key, path: model_file(server), sha256: None };
     let loaded = server.loader.load(&source, &config).unwrap();
     costs::measured_on(&source.path, &loaded, &config).unwrap()
 }

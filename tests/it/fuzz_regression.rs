@@ -121,6 +121,16 @@ fn a_config_pbtxt_as_deep_as_it_can_be() {
 }
 
 #[test]
+fn lists_of_sums() {
+    replay("sums", targets::sums);
+}
+
+#[test]
+fn model_files() {
+    replay("model_file", targets::model_file);
+}
+
+#[test]
 fn server_settings() {
     replay("onnxd_toml", targets::onnxd_toml);
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub(crate) const POISON: f32 = -666.0;
 
 /// Contents of a model file that cannot be loaded.
-pub(crate) const BROKEN: &[u8] = b"broken";
+pub(crate) const BROKEN: &[u8] = b"\x32\x06broken";
 
 /// Names of all scripted models that load.
 pub(crate) const NAMES: [&str; 4] = ["echo", "gate", "panics", "poison"];

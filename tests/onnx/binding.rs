@@ -13,7 +13,7 @@ pub(crate) fn load(model: &str) -> LoadedModel {
     let key = ModelKey { name: ModelName::new(model).unwrap(), version: ModelVersion::FIRST };
     let path = generated().join(model).join("1/model.onnx");
     let config: ModelConfig = Config::resolve(|_| None::<(String, Origin)>).unwrap().model;
-    loader().always_binding().load(&ModelSource { key, path }, &config).unwrap()
+    loader().always_binding().load(&ModelSource { key, path, sha256: None }, &config).unwrap()
 }
 
 fn floats(dims: &[i64], values: &[f32]) -> Tensor {

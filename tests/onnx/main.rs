@@ -12,6 +12,7 @@ mod binding;
 mod faults;
 mod files;
 mod independence;
+mod integrity;
 mod leaving;
 mod own_rows;
 mod pbtxt;

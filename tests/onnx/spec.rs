@@ -186,7 +186,7 @@ fn what_is_not_batched_says_why() {
     for (model, expected) in reasons {
         let key = ModelKey { name: ModelName::new(model).unwrap(), version: ModelVersion::FIRST };
         let path = generated().join(model).join("1/model.onnx");
-        let loaded = loader().load(&ModelSource { key, path }, &config).unwrap();
+        let loaded = loader().load(&ModelSource { key, path, sha256: None }, &config).unwrap();
         let (spec, reason) = axes::assign(loaded.spec, &BTreeMap::new()).unwrap();
         assert_eq!((spec.has_rows(), reason.as_deref()), (false, Some(expected)), "{model}");
     }

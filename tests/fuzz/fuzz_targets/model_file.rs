@@ -1,0 +1,9 @@
+//! Fuzzes `model_file`; the body is in `targets.rs`.
+
+#![no_main]
+#![allow(dead_code)]
+
+#[path = "../targets.rs"]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::model_file(data));
