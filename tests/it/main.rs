@@ -29,5 +29,6 @@ mod rest_refusals;
 mod scheduling;
 mod shutdown;
 mod stream_infer;
+mod supply_chain;
 mod tls;
 mod transport;

@@ -205,7 +205,7 @@ async fn what_cannot_be_served_says_why_and_the_rest_serves() {
     let models = repository(&listed);
     let server = RealServer::start(models.path(), &[]).await;
     let broken = server.failure("broken");
-    assert!(broken.contains("Protobuf parsing failed"), "{broken}");
+    assert!(broken.contains("no ONNX model"), "{broken}");
     let sequence = server.failure("sequence_output");
     assert!(sequence.starts_with("unsupported signature: output `y` is a "), "{sequence}");
     assert!(sequence.ends_with("; only tensors can be served"), "{sequence}");

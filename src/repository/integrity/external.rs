@@ -253,7 +253,9 @@ fn place(tensor: &ExternalTensor, beside: &Path, home: &Path) -> Result<PathBuf,
     if location.contains(['\0', '\\']) || !Path::new(location).components().all(is_plain) {
         return Err("expected a path inside the model's folder".to_owned());
     }
-    let path = beside.join(location);
+    // Without `.`, so that a file has one name.
+    let parts = Path::new(location).components().filter(|part| *part != Component::CurDir);
+    let path: PathBuf = beside.components().chain(parts).collect();
     let real = path.canonicalize().map_err(|error| error.to_string())?;
     // By components, so that `resnet-secret` is not within `resnet`.
     if !real.starts_with(home) {
