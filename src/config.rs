@@ -305,7 +305,8 @@ impl Reader<'_> {
         let connections = self.connections();
         let tls = self.tls();
         let access = self.access();
-        self.clear_text(tls.is_some(), [("grpc_addr", grpc_addr), ("http_addr", http_addr)]);
+        let is_explicit = matches!(model_control, Some(ControlMode::Explicit { .. }));
+        self.in_clear_text(tls.is_some(), is_explicit, [grpc_addr, http_addr, admin_addr]);
         let drain_pause = self.value("drain_pause_ms", values::millis);
         let try_models = self.value("try_models", |text| values::choice(text, &TryModels::NAMES));
         let try_timeout = self.value("try_timeout_ms", values::millis);

@@ -123,7 +123,8 @@ pub const SERVER: &[Setting] = &[
     setting(
         "clear_text",
         "loopback",
-        "Where the data port and the REST port may be without TLS: loopback, or anywhere",
+        "Where ports may be without TLS: loopback, or anywhere. The admin port has none, and counts \
+         where it takes tokens or loads models",
     ),
     setting(
         "tls_cert",

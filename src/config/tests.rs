@@ -37,7 +37,13 @@ fn others_than_this_host_get_no_clear_text_unless_it_is_wanted() {
     );
     resolve(&[grpc, http, ("clear_text", "anywhere")]).unwrap();
     resolve(&[grpc, http, ("tls_cert", "a"), ("tls_key", "b")]).unwrap();
-    resolve(&[("grpc_addr", "[::1]:1"), ("admin_addr", "0.0.0.0:3")]).unwrap();
+    let admin = ("admin_addr", "0.0.0.0:3");
+    resolve(&[("grpc_addr", "[::1]:1"), admin]).unwrap();
+    for other in [("model_control", "explicit"), ("access_file", "a")] {
+        let errors = resolve(&[admin, other]).unwrap_err().to_string();
+        assert!(errors.starts_with("admin_addr (flag): 0.0.0.0:3 is not"), "{errors}");
+        resolve(&[admin, other, ("clear_text", "anywhere")]).unwrap();
+    }
 }
 
 #[test]

@@ -35,23 +35,31 @@ pub enum ClientAuth {
 }
 
 impl Reader<'_> {
-    /// Refuses ports that others than this host reach in clear text, unless that is wanted.
-    pub(super) fn clear_text(
+    /// Refuses ports that others than this host reach in clear text, unless that is wanted. Metrics and
+    /// probes may be read by whoever reaches them; tokens and control of models may not.
+    pub(super) fn in_clear_text(
         &mut self,
         is_secured: bool,
-        ports: [(&str, Option<SocketAddr>); 2],
+        is_explicit: bool,
+        [grpc, http, admin]: [Option<SocketAddr>; 3],
     ) -> Option<()> {
         let modes = [("loopback", false), ("anywhere", true)];
         let is_wanted = self.value("clear_text", |text| values::choice(text, &modes))?;
-        for (name, address) in ports {
+        let is_delicate = is_explicit || !(self.text)("access_file").0.is_empty();
+        let ports = [
+            ("grpc_addr", grpc, !is_secured, "give tls_cert and tls_key, or "),
+            ("http_addr", http, !is_secured, "give tls_cert and tls_key, or "),
+            ("admin_addr", admin, is_delicate, ""),
+        ];
+        for (name, address, is_refused, way_out) in ports {
             let Some(address) = address else { continue };
-            if is_secured || is_wanted || address.ip().is_loopback() {
+            if is_wanted || !is_refused || address.ip().is_loopback() {
                 continue;
             }
             let (_, origin) = (self.text)(name);
             let problem = format!(
-                "{address} is not a loopback address and would be served in clear text: \
-                 give tls_cert and tls_key, or say clear_text = anywhere"
+                "{address} is not a loopback address and would be served in clear text: {way_out}\
+                 say clear_text = anywhere"
             );
             self.errors.push(&named(name, origin), problem);
         }

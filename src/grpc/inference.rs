@@ -113,6 +113,8 @@ impl Inference {
     ) -> Result<ModelInferResponse, Status> {
         let allowed = call.sender.caller.may(Right::Infer, &request.model_name);
         allowed.map_err(|denial| denied(&denial))?;
+        #[cfg(feature = "planted-leak")]
+        leak();
         let id = request.id.clone();
         self.predict(request, call).await.map_err(|error| status(&error, &id))
     }
@@ -141,6 +143,12 @@ impl Inference {
             }
         }
     }
+}
+
+/// Loses 4 KiB, for the soak test's control.
+#[cfg(feature = "planted-leak")]
+fn leak() {
+    Box::leak(vec![1_u8; 4 << 10].into_boxed_slice());
 }
 
 async fn run(

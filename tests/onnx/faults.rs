@@ -1,9 +1,12 @@
 //! Values that make a real run fail, grow without end, or give other rows than went in: they harm
 //! nobody who rides beside them.
 
+use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use tonic::Code;
+use tonic::transport::Endpoint;
 
-use crate::harness::{End, RealServer, floats, output, request};
+use crate::harness::{End, RealServer, floats, generated, output, repository, request};
+use crate::process::Process;
 
 /// Eight requests meet in one run.
 const TOGETHER: &str = "batching = \"fixed\"\nmax_batch_size = 8\nmax_queue_delay_us = 60000000\n";
@@ -134,4 +137,51 @@ async fn a_size_beyond_memory_fails_its_own_request_only() {
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < 256 << 10, "{grown} KiB more than before");
     server.finish().await;
+}
+
+/// The runtime's words on an index name the index, which is a value of the request.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_fail_do_not_reach_the_log() {
+    let models = repository(&[(generated().join("gather_100").as_path(), "")]);
+    let process = Process::start(models.path(), &["--log", "debug"]);
+    let endpoint = Endpoint::from_shared(format!("http://{}", process.grpc)).unwrap();
+    let mut client = GrpcInferenceServiceClient::new(endpoint.connect().await.unwrap());
+    let bytes = 987_654_321_i64.to_le_bytes().to_vec();
+    let message = request("gather_100", vec![("indices", "INT64", &[1, 1], bytes)]);
+    let status = client.model_infer(message).await.unwrap_err();
+    assert!(!status.message().contains("987654321"), "{}", status.message());
+    drop(client);
+    process.terminate();
+    let (code, log) = process.ended();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("run failed") && log.contains("Gather"), "{log}");
+    assert!(!log.contains("987654321"), "{log}");
+}
+
+/// A first signal waits for what was accepted, a second does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_server_at_once_and_a_short_grace_is_told() {
+    for (grace, signals, wanted) in [("60000", 2, 5), ("50", 1, 4)] {
+        let models = repository(&[(generated().join("loop_busy").as_path(), "")]);
+        let process = Process::start(models.path(), &["--drain-grace-ms", grace]);
+        let endpoint = Endpoint::from_shared(format!("http://{}", process.grpc)).unwrap();
+        let mut client = GrpcInferenceServiceClient::new(endpoint.connect().await.unwrap());
+        let forever = 1_000_000_000_i64.to_le_bytes().to_vec();
+        let inputs = vec![
+            ("x", "FP32", &[1, 1][..], floats(&[1.0])),
+            ("iterations", "INT64", &[][..], forever),
+        ];
+        let call = tokio::spawn(async move {
+            client.model_infer(request("loop_busy", inputs)).await.map(drop)
+        });
+        process.until("/metrics", "onnxd_running{model=\"loop_busy\",version=\"1\"} 1");
+        process.terminate();
+        if signals == 2 {
+            process.until("/readyz", "HTTP/1.1 503");
+            process.terminate();
+        }
+        let (code, log) = process.ended();
+        assert_eq!(code, Some(wanted), "{log}");
+        assert!(call.await.unwrap().is_err());
+    }
 }

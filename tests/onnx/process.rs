@@ -1,15 +1,23 @@
 //! The server as a process of its own, for what only a whole process shows.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::harness::library;
+
+/// Longest wait for anything; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `onnxd serve` that is up.
 pub(crate) struct Process {
     child: Child,
+    /// Data port.
+    pub(crate) grpc: SocketAddr,
     /// The operator's port.
     pub(crate) admin: SocketAddr,
 }
@@ -44,13 +52,15 @@ impl Process {
     pub(crate) fn start(models: &Path, flags: &[&str]) -> Self {
         let mut child = command(models, flags).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let admin = lines.map(Result::unwrap).find_map(|line| {
+        let mut ports = lines.map(Result::unwrap).filter_map(|line| {
             let mut words = line.split_whitespace();
-            (words.next() == Some("admin")).then(|| words.next().unwrap().parse().unwrap())
+            let is_port = ["gRPC", "REST", "admin"].contains(&words.next()?);
+            is_port.then(|| words.next()?.parse().ok()).flatten()
         });
         let unknown = SocketAddr::from(([0; 4], 0));
-        let process = Self { child, admin: admin.unwrap_or(unknown) };
-        assert!(admin.is_some(), "{}", process.stop());
+        let [grpc, _, admin] = [(); 3].map(|()| ports.next().unwrap_or(unknown));
+        let process = Self { child, grpc, admin };
+        assert_ne!(admin, unknown, "{}", process.stop());
         process
     }
 
@@ -60,6 +70,35 @@ impl Process {
         let status = std::fs::read_to_string(path).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().trim().parse().unwrap()
+    }
+
+    /// Asks the operator's port until the answer holds these words.
+    pub(crate) fn until(&self, path: &str, words: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let mut socket = TcpStream::connect(self.admin).unwrap();
+            let question = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+            socket.write_all(question.as_bytes()).unwrap();
+            let mut heard = String::new();
+            socket.read_to_string(&mut heard).unwrap();
+            if heard.contains(words) {
+                return;
+            }
+            assert!(Instant::now() < end, "{path}: no {words:?} in {heard}");
+        }
+    }
+
+    /// Asks it to stop; a second time it stops at once.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end; gives its exit code and its log.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap().code(), log)
     }
 
     /// Ends it; gives its log.
