@@ -119,6 +119,11 @@ pub enum Manifests {
     Required,
 }
 
+impl Manifests {
+    const NAMES: [(&'static str, Self); 2] =
+        [("optional", Self::Optional), ("required", Self::Required)];
+}
+
 /// Form of the log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -287,8 +292,7 @@ impl Reader<'_> {
         let http_addr = self.value("http_addr", values::address);
         let admin_addr = self.value("admin_addr", values::address);
         let model_control = self.model_control();
-        let lists = [("optional", Manifests::Optional), ("required", Manifests::Required)];
-        let manifests = self.value("manifests", |text| values::choice(text, &lists));
+        let manifests = self.value("manifests", |text| values::choice(text, &Manifests::NAMES));
         let strict = self.value("strict", values::boolean);
         let reflection = self.value("reflection", values::boolean);
         let encodings = [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];

@@ -1,7 +1,7 @@
 //! The files of a model version, before anything native reads them: none lies elsewhere, and where a
 //! list of sums is there, each is the listed one.
 //!
-//! Files that a model names ([`external`]) must lie in the model's folder, whatever links lead there.
+//! Files that a model names ([`external`]) must lie beside it or below, whatever links lead there.
 //! `SHA256SUMS` in that folder, as `sha256sum` writes it, names the sum of every file that counts: the
 //! model, what it names, its settings and its labels. (`costs.toml` does not: it says how long runs
 //! take.) With `manifests = "required"` a model without that list is not served.
@@ -60,7 +60,7 @@ pub fn verify(
     let folder = folder(source);
     // A link to the model's file may lead anywhere: it is the operator's, not the model's.
     let weights = external::files(&source.path).map_err(|error| error.to_string())?;
-    let weights = external::inside(&weights, beside, folder)?;
+    let weights = external::inside(&weights, beside)?;
     let list = match (std::fs::read_to_string(folder.join(SHA256SUMS)), manifests) {
         (Ok(text), _) => Manifest::parse(&text),
         (Err(error), Manifests::Optional) if error.kind() == ErrorKind::NotFound => {

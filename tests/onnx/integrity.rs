@@ -89,9 +89,9 @@ async fn weights_beside_the_model_are_read_and_no_others() {
     let server = RealServer::start(root.path(), &[]).await;
     assert_eq!(answer(&server, "good").await, [5.0]);
     for (name, wanted) in [
-        ("up", "a path inside the model's folder"),
-        ("absolute", "a path inside the model's folder"),
-        ("link", "leads out of the model's folder"),
+        ("up", "a path inside the folder of the model's file"),
+        ("absolute", "a path inside the folder of the model's file"),
+        ("link", "leads out of the folder"),
         ("short", "has 3 bytes, and the tensor 4 from byte 0 on"),
         ("memory", "an address in memory"),
     ] {

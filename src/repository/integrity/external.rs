@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 200;
 /// Longest name or location that is read, in bytes: the longest path of a Linux system.
 const MAX_TEXT: u64 = 4096;
 /// In a location it stands for an address in the runtime's own memory.
-const MEMORY_MARKER: &str = "_ORT_MEM_ADDR_";
+const MEMORY_MARKER: &str = "MEM_ADDR_";
 
 /// A message in which tensors can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub fn files(path: &Path) -> io::Result<Vec<ExternalTensor>> {
 /// # Errors
 /// What is wrong in them.
 pub fn walk(reader: impl BufRead + Seek, size: u64) -> io::Result<Vec<ExternalTensor>> {
-    let mut walk = Walk { reader, at: 0, found: Vec::new() };
+    let mut walk = Walk { reader, at: 0, last: 0, found: Vec::new() };
     walk.message(Kind::Model, size, 0)?;
     Ok(walk.found)
 }
@@ -83,6 +83,8 @@ pub fn walk(reader: impl BufRead + Seek, size: u64) -> io::Result<Vec<ExternalTe
 struct Walk<R> {
     reader: R,
     at: u64,
+    /// The number in the field that was read last.
+    last: u64,
     found: Vec<ExternalTensor>,
 }
 
@@ -135,9 +137,16 @@ impl<R: BufRead + Seek> Walk<R> {
     /// The next field before `end`: its number, its type and, where it has one, its length.
     fn field(&mut self, end: u64) -> io::Result<(u64, u64, u64)> {
         let tag = self.varint(end)?;
+        // Readers that keep the lower 32 bits would see another field.
+        if tag > u64::from(u32::MAX) || tag < 8 {
+            return Err(malformed("a field with a number that there is not"));
+        }
         let (field, wire) = (tag >> 3, tag & 7);
         let length = match wire {
-            0 => self.varint(end).map(|_| 0)?,
+            0 => {
+                self.last = self.varint(end)?;
+                0
+            }
             1 => 8,
             5 => 4,
             2 => self.varint(end)?,
@@ -172,6 +181,7 @@ impl<R: BufRead + Seek> Walk<R> {
         const EXTERNAL_DATA: u64 = 13;
         const DATA_LOCATION: u64 = 14;
         let (mut tensor, mut is_external) = (ExternalTensor::default(), false);
+        let mut seen = Vec::new();
         while self.at < end {
             let (field, wire, length) = self.field(end)?;
             match (field, wire) {
@@ -179,23 +189,29 @@ impl<R: BufRead + Seek> Walk<R> {
                 (EXTERNAL_DATA, 2) => {
                     is_external = true;
                     let until = self.at + length;
-                    self.entry(&mut tensor, until)?;
+                    self.entry(&mut tensor, &mut seen, until)?;
                 }
-                // Any place but the default is taken for another file.
-                (DATA_LOCATION, 0) => is_external = true,
+                (DATA_LOCATION, 0) => is_external |= self.last > 0,
                 (_, 0) => {}
                 _ => self.skip(length, end)?,
             }
         }
-        // One that says "here" and names no file is here.
-        if is_external && !tensor.location.is_empty() {
+        if is_external && tensor.location.is_empty() {
+            return Err(malformed("a tensor in another file, and no word of which"));
+        }
+        if is_external {
             self.found.push(tensor);
         }
         Ok(())
     }
 
     /// A key and its value.
-    fn entry(&mut self, tensor: &mut ExternalTensor, end: u64) -> io::Result<()> {
+    fn entry(
+        &mut self,
+        tensor: &mut ExternalTensor,
+        seen: &mut Vec<String>,
+        end: u64,
+    ) -> io::Result<()> {
         let (mut key, mut value) = (String::new(), String::new());
         while self.at < end {
             match self.field(end)? {
@@ -208,6 +224,11 @@ impl<R: BufRead + Seek> Walk<R> {
         let number = |text: &str| {
             text.trim().parse().map_err(|_| malformed("an offset or length that is no number"))
         };
+        // Of two, readers may take either.
+        if seen.contains(&key) {
+            return Err(malformed("a key of external data comes twice"));
+        }
+        seen.push(key.clone());
         match key.as_str() {
             "location" => tensor.location = value,
             "offset" => tensor.offset = number(&value)?,
@@ -218,20 +239,17 @@ impl<R: BufRead + Seek> Walk<R> {
     }
 }
 
-/// The files of `tensors`, each once, as they lie beside the model; every one within `folder`.
+/// The files of `tensors`, each once; every one within the folder that they lie in `beside` the model,
+/// which is as far as the runtime goes, too.
 ///
 /// # Errors
 /// The tensor whose location leads elsewhere, or to no file that could hold it.
-pub(super) fn inside(
-    tensors: &[ExternalTensor],
-    beside: &Path,
-    folder: &Path,
-) -> Result<Vec<PathBuf>, String> {
+pub(super) fn inside(tensors: &[ExternalTensor], beside: &Path) -> Result<Vec<PathBuf>, String> {
     let mut files: Vec<PathBuf> = Vec::new();
     if tensors.is_empty() {
         return Ok(files);
     }
-    let home = folder.canonicalize().map_err(|error| error.to_string())?;
+    let home = beside.canonicalize().map_err(|error| error.to_string())?;
     for tensor in tensors {
         let path = place(tensor, beside, &home).map_err(|problem| {
             let (name, location) = (&tensor.name, &tensor.location);
@@ -251,7 +269,7 @@ fn place(tensor: &ExternalTensor, beside: &Path, home: &Path) -> Result<PathBuf,
     }
     let is_plain = |part| matches!(part, Component::Normal(_) | Component::CurDir);
     if location.contains(['\0', '\\']) || !Path::new(location).components().all(is_plain) {
-        return Err("expected a path inside the model's folder".to_owned());
+        return Err("expected a path inside the folder of the model's file".to_owned());
     }
     // Without `.`, so that a file has one name.
     let parts = Path::new(location).components().filter(|part| *part != Component::CurDir);
@@ -259,7 +277,7 @@ fn place(tensor: &ExternalTensor, beside: &Path, home: &Path) -> Result<PathBuf,
     let real = path.canonicalize().map_err(|error| error.to_string())?;
     // By components, so that `resnet-secret` is not within `resnet`.
     if !real.starts_with(home) {
-        return Err("leads out of the model's folder".to_owned());
+        return Err("leads out of the folder of the model's file".to_owned());
     }
     let metadata = real.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {

@@ -87,6 +87,10 @@ fn what_cannot_be_followed_is_refused() {
         ("a number without end", vec![255; 20]),
         ("a group", vec![7 << 3 | 3]),
         ("depth", field(7, &graph)),
+        ("a number beyond 32 bits", [&[0xba, 0x80, 0x80, 0x80, 0x10, 2][..], &[0, 0]].concat()),
+        ("no number of a field", vec![2, 0]),
+        ("two locations", model(&[tensor("there", &[]), entry("location", "")].concat())),
+        ("no location", model(&[field(8, b"w"), vec![14 << 3, 1]].concat())),
         ("a long location", model(&tensor(&long, &[]))),
         ("no number", model(&tensor("there", &[("offset", "-1")]))),
     ] {
@@ -134,9 +138,9 @@ fn files_lie_in_the_models_folder() {
     let absolute = outside.to_str().unwrap();
     let prepare = |folder: &Folder| {
         symlink(outside, folder.path("m/1/out")).unwrap();
-        fs::create_dir_all(folder.path("m/..data")).unwrap();
-        fs::write(folder.path("m/..data/real"), [7; 16]).unwrap();
-        symlink("../..data/real", folder.path("m/1/in")).unwrap();
+        fs::create_dir_all(folder.path("m/1/..data")).unwrap();
+        fs::write(folder.path("m/1/..data/real"), [7; 16]).unwrap();
+        symlink("..data/real", folder.path("m/1/in")).unwrap();
         fs::create_dir_all(folder.path("m-secret")).unwrap();
         fs::write(folder.path("m-secret/weights"), [7; 16]).unwrap();
         symlink("../../m-secret/weights", folder.path("m/1/sibling")).unwrap();
@@ -144,7 +148,7 @@ fn files_lie_in_the_models_folder() {
         let pipe = folder.path("m/1/pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
     };
-    let cases: [(&str, &[_], Result<(), &str>); 16] = [
+    let cases: [(&str, &[_], Result<(), &str>); 17] = [
         ("weights", &[], Ok(())),
         ("./weights", &[("offset", "8"), ("length", "8")], Ok(())),
         // As Kubernetes mounts files.
@@ -157,11 +161,12 @@ fn files_lie_in_the_models_folder() {
         ("..\\x", &[], Err("expected a path inside")),
         ("weights\0", &[], Err("expected a path inside")),
         (absolute, &[], Err("expected a path inside")),
-        ("out", &[], Err("leads out of the model's folder")),
-        ("sibling", &[], Err("leads out of the model's folder")),
+        ("out", &[], Err("leads out of the folder")),
+        ("sibling", &[], Err("leads out of the folder")),
         ("folder", &[], Err("no regular file")),
         ("pipe", &[], Err("no regular file")),
         ("*/_ORT_MEM_ADDR_/*", &[], Err("an address in memory")),
+        ("*/_ORT_NATIVE_ENDIAN_MEM_ADDR_/*", &[], Err("an address in memory")),
     ];
     for (location, more, wanted) in cases {
         let folder = Folder::new(&model(&tensor(location, more)));
