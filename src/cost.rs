@@ -67,6 +67,10 @@ impl Class {
 /// What one run may move the level by: the share, and the largest step.
 const LEVEL_GAIN: f64 = 0.1;
 const LEVEL_STEP: f64 = 0.7;
+/// Furthest that the level can be from where it began: e to this power. Slow runs lift the level, and the
+/// sizes that are seen then make up for it: without a bound, sizes that are not seen would rise with every
+/// accident, for days.
+const LEVEL_LIMIT: f64 = 1.5;
 /// Share of runs that may take longer than [`CostModel::at_most`] says.
 const SURPRISED: f64 = 0.05;
 /// Step of the quantile above; larger learns faster and wobbles more.
@@ -119,7 +123,8 @@ impl CostModel {
         // A guess that was wrong says nothing of the machine.
         let guessed = !self.classes.get(&class(length)).is_some_and(|own| own.curve.knows(rows));
         if !guessed {
-            self.level += LEVEL_GAIN * error.clamp(-LEVEL_STEP, LEVEL_STEP);
+            let step = LEVEL_GAIN * error.clamp(-LEVEL_STEP, LEVEL_STEP);
+            self.level = (self.level + step).clamp(-LEVEL_LIMIT, LEVEL_LIMIT);
         }
         let step = if error > self.surprise { 1.0 - SURPRISED } else { -SURPRISED };
         self.surprise = (self.surprise + SURPRISE_STEP * step).clamp(0.0, SURPRISE_LIMIT);

@@ -236,3 +236,18 @@ fn a_length_is_usual_when_it_is_presumed_or_seen() {
     model.observe(1, 64, us(500));
     assert_eq!(model.usual_length(), 64);
 }
+
+#[test]
+fn accidents_at_one_size_do_not_lift_the_others_without_end() {
+    let mut costs = CostModel::new(8, AROUND_A_RUN);
+    for rows in [1, 2, 4, 8] {
+        costs.set(rows, 1, Duration::from_micros(10 * rows as u64));
+    }
+    // One run in ten takes far too long, for a hundred thousand runs.
+    for run in 0..100_000 {
+        let micros = if run % 10 == 0 { 500 } else { 10 };
+        costs.observe(1, 1, Duration::from_micros(micros));
+    }
+    assert!(costs.expect(1, 1) < Duration::from_micros(40), "{:?}", costs.expect(1, 1));
+    assert!(costs.expect(8, 1) < Duration::from_micros(400), "{:?}", costs.expect(8, 1));
+}
