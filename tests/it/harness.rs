@@ -155,7 +155,6 @@ impl TestServer {
         tokio::time::timeout(PATIENCE, so).await.unwrap();
     }
 
-    /// A client that leaves `grpc-timeout` to the server; the usual one watches it by itself.
     /// Waits until the series with this name and labels has a value that fits.
     pub(crate) async fn counted(&self, series: &str, fits: impl Fn(u64) -> bool) {
         let mut last = None;
@@ -170,6 +169,7 @@ impl TestServer {
         assert!(reached.is_ok(), "{series}: {last:?}");
     }
 
+    /// A client that leaves `grpc-timeout` to the server; the usual one watches it by itself.
     pub(crate) async fn patient_client(&self) -> PatientClient {
         patient_client(self.grpc).await
     }
