@@ -8,6 +8,7 @@
 //!
 //!   connection         accepts, within limits
 //!   grpc::web, tonic-web  pages from a browser; everybody else passes through
+//!   grpc::gate         only where an access file says who may call: credentials become a caller
 //!   grpc::wire         bounds a message before it is decoded (`build.rs` puts it into the stubs)
 //!   grpc::service      the generated trait: deadline from `grpc-timeout`, once
 //!   grpc::inference    the path below; the message's own `timeout` may shorten the deadline
@@ -103,6 +104,9 @@
 //! - Every queue, window and buffer has a bound, and the bound is a setting.
 //! - Equal requests may share a run and an answer, where the settings say so; compared by value, and
 //!   never an error.
+//! - Where an access file says who may do what, a call that has passed no gate is refused, and the
+//!   right to a model is asked for where the message names it ([`access`]).
+//! - The runtime reads no model before its files were looked at ([`repository::integrity`]).
 //! - Requests whose rows could influence each other never share a run: the axis of the rows is
 //!   read from the model or its settings, tried at start, and compared with every output of a
 //!   joined run. Nor do requests of different length, unless settings say how they are padded and

@@ -86,12 +86,20 @@ impl ModelSource {
         let Some(wanted) = &self.sha256 else { return Ok(None) };
         let contents = std::fs::read(&self.path).map_err(|error| error.to_string())?;
         let found = hex(&Sha256::digest(&contents));
-        if found == *wanted {
-            return Ok(Some(contents));
-        }
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        Err(format!("{name} has the SHA-256 {found}, SHA256SUMS says {wanted}"))
+        same_sum(&name, wanted, &found).map(|()| Some(contents))
     }
+}
+
+/// Holds the SHA-256 of a file against what the list in its model's folder says.
+///
+/// # Errors
+/// A sentence with both.
+pub fn same_sum(name: &str, wanted: &str, found: &str) -> Result<(), String> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!("{name} has the SHA-256 {found}, SHA256SUMS says {wanted}"))
 }
 
 /// A model that is ready to run.

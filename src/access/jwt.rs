@@ -129,12 +129,13 @@ impl Signed {
     }
 }
 
-/// Whether a key says that it is for something else.
+/// Whether a key says nothing against its use for this.
 fn is_for(jwk: &Jwk, algorithm: Algorithm) -> bool {
     use jsonwebtoken::jwk::PublicKeyUse;
     let common = &jwk.common;
-    let own = common.key_algorithm.map(|own| format!("{own:?}") == format!("{algorithm:?}"));
-    own.unwrap_or(true) && !matches!(common.public_key_use, Some(PublicKeyUse::Encryption))
+    let own = common.key_algorithm.map(|own| own.to_string().parse::<Algorithm>().ok());
+    own.is_none_or(|own| own == Some(algorithm))
+        && !matches!(common.public_key_use, Some(PublicKeyUse::Encryption))
 }
 
 /// Curves of one family differ in size: 256 bits with 256 bits.

@@ -17,7 +17,7 @@ use super::Repository;
 use super::layout::{CONFIG_PBTXT, MODEL_TOML};
 use crate::config::{Manifests, ModelConfig};
 use crate::runtime::digest::sha256;
-use crate::worker::{LoadError, ModelSource};
+use crate::worker::{LoadError, ModelSource, same_sum};
 
 pub mod external;
 pub mod manifest;
@@ -99,16 +99,12 @@ fn check(list: &Manifest, folder: &Path, path: &Path) -> Result<(), String> {
     let name = relative(folder, path);
     let wanted = list.sum_of(&name)?;
     let found = sha256(path).map_err(|error| format!("{name}: {error}"))?;
-    if found == wanted { Ok(()) } else { Err(differs(&name, wanted, &found)) }
+    same_sum(&name, wanted, &found)
 }
 
 fn relative(folder: &Path, path: &Path) -> String {
     let inner = path.strip_prefix(folder).map_or_else(|_| PathBuf::from(path), Path::to_path_buf);
     inner.to_string_lossy().into_owned()
-}
-
-fn differs(name: &str, wanted: &str, found: &str) -> String {
-    format!("{name} has the SHA-256 {found}, {SHA256SUMS} says {wanted}")
 }
 
 #[cfg(test)]

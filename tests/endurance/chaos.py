@@ -37,7 +37,7 @@ class Chaos:
     def __init__(self, server, load, seed):
         self.server, self.load = server, load
         self.random = random.Random(seed)
-        self.down, self.events, self.faults, self.samples = [], {}, [], []
+        self.down, self.events, self.faults = [], {}, []
 
     def happened(self, what):
         self.events[what] = self.events.get(what, 0) + 1
@@ -110,11 +110,12 @@ class Chaos:
             print(f"{left:4.0f} s left: {event.__name__}", file=sys.stderr, flush=True)
             await event()
             await asyncio.sleep(self.random.uniform(0.5, 3.0))
-            self.sample()
 
-    def sample(self):
-        pid = self.server.pid
-        self.samples.append((time.monotonic(), process.resident_kib(pid), process.threads(pid)))
+    async def end(self):
+        """Judges, once nobody calls any more."""
+        self.judge()
+        if left := await until_idle(self.server):
+            self.faults.append(f"held by nobody: {left}")
 
     def excuse(self, begun_at, ended_at):
         """What was down while a request was under way."""
@@ -178,10 +179,7 @@ async def main(options):
         first = held(server.pid)
         await asyncio.sleep(options.calm)
         await load.stop()
-        chaos.judge()
-        left = await until_idle(server)
-        if left:
-            chaos.faults.append(f"held by nobody: {left}")
+        await chaos.end()
         last = held(server.pid)
         if last[0] > 1.2 * first[0] + 8192:
             chaos.faults.append(f"grew from {first[0]} to {last[0]} KiB in {options.calm} s")

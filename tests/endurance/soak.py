@@ -18,7 +18,7 @@ import tempfile
 import time
 
 import process
-from chaos import Chaos, until_idle
+from chaos import Chaos
 from load import Load
 from server import BINARY, ROOT, Server
 
@@ -80,9 +80,7 @@ async def main(options):
         points = await watch(server, seconds)
         await others
         await load.stop()
-        chaos.judge()
-        if left := await until_idle(server):
-            chaos.faults.append(f"held by nobody: {left}")
+        await chaos.end()
         received, ok, answered = counted(server, load.ledger)
         if ok < answered:
             chaos.faults.append(f"{answered} answers came, the server counts {ok}")

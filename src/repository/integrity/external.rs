@@ -75,7 +75,7 @@ pub fn files(path: &Path) -> io::Result<Vec<ExternalTensor>> {
 /// # Errors
 /// What is wrong in them.
 pub fn walk(reader: impl BufRead + Seek, size: u64) -> io::Result<Vec<ExternalTensor>> {
-    let mut walk = Walk { reader, at: 0, last: 0, found: Vec::new() };
+    let mut walk = Walk { reader, at: 0, found: Vec::new() };
     walk.message(Kind::Model, size, 0)?;
     Ok(walk.found)
 }
@@ -83,8 +83,6 @@ pub fn walk(reader: impl BufRead + Seek, size: u64) -> io::Result<Vec<ExternalTe
 struct Walk<R> {
     reader: R,
     at: u64,
-    /// The number in the field that was read last.
-    last: u64,
     found: Vec<ExternalTensor>,
 }
 
@@ -134,7 +132,8 @@ impl<R: BufRead + Seek> Walk<R> {
         String::from_utf8(bytes).map_err(|_| malformed("a name or location is no UTF-8"))
     }
 
-    /// The next field before `end`: its number, its type and, where it has one, its length.
+    /// The next field before `end`: its number, its type, and the length of what follows or, of a
+    /// number, which nothing follows, the number.
     fn field(&mut self, end: u64) -> io::Result<(u64, u64, u64)> {
         let tag = self.varint(end)?;
         // Readers that keep the lower 32 bits would see another field.
@@ -143,10 +142,7 @@ impl<R: BufRead + Seek> Walk<R> {
         }
         let (field, wire) = (tag >> 3, tag & 7);
         let length = match wire {
-            0 => {
-                self.last = self.varint(end)?;
-                0
-            }
+            0 => return Ok((field, wire, self.varint(end)?)),
             1 => 8,
             5 => 4,
             2 => self.varint(end)?,
@@ -191,7 +187,7 @@ impl<R: BufRead + Seek> Walk<R> {
                     let until = self.at + length;
                     self.entry(&mut tensor, &mut seen, until)?;
                 }
-                (DATA_LOCATION, 0) => is_external |= self.last > 0,
+                (DATA_LOCATION, 0) => is_external |= length > 0,
                 (_, 0) => {}
                 _ => self.skip(length, end)?,
             }
