@@ -93,6 +93,7 @@ class Ledger:
     def __init__(self):
         self.lines = []
         self.sent = 0
+        self.answered = collections.Counter()
         self.wrong = []
 
     def write(self, kind, begun_at, code, text=""):
@@ -173,6 +174,7 @@ class Load:
         self._answered(kind, begun_at, answer, wanted, request)
 
     def _answered(self, kind, begun_at, answer, wanted, request):
+        self.ledger.answered[request.model_name] += 1
         if wanted is not None and not is_right(answer, wanted):
             self.ledger.wrong.append(f"{request.model_name}: {answer.outputs}"[:300])
         self.ledger.write(kind, begun_at, "OK")
