@@ -258,9 +258,6 @@ httpGet:
 {{- if and (eq $scaling.type "keda") (or $scaling.targets.queueMilliseconds $scaling.targets.busyPercent) (not $scaling.keda.prometheusAddress) }}
 {{- fail "autoscaling.type keda needs autoscaling.keda.prometheusAddress" }}
 {{- end }}
-{{- if and (eq $scaling.type "hpa") (eq (int $scaling.minReplicas) 0) }}
-{{- fail "autoscaling.minReplicas 0 is possible with keda only" }}
-{{- end }}
 {{- if and $v.gateway.grpcRoute.enabled (not $v.gateway.grpcRoute.parentRefs) }}
 {{- fail "gateway.grpcRoute.enabled needs gateway.grpcRoute.parentRefs" }}
 {{- end }}
