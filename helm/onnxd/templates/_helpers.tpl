@@ -251,15 +251,12 @@ httpGet:
 {{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}
 {{- fail "autoscaling.minReplicas is above autoscaling.maxReplicas" }}
 {{- end }}
-{{- if not (or $scaling.targets.queueMilliseconds $scaling.targets.running $scaling.targets.cpuPercent) }}
+{{- if not (or $scaling.targets.queueMilliseconds $scaling.targets.busyPercent $scaling.targets.cpuPercent) }}
 {{- fail "autoscaling needs at least one of autoscaling.targets" }}
 {{- end }}
 {{- end }}
-{{- if and (eq $scaling.type "keda") (or $scaling.targets.queueMilliseconds $scaling.targets.running) (not $scaling.keda.prometheusAddress) }}
+{{- if and (eq $scaling.type "keda") (or $scaling.targets.queueMilliseconds $scaling.targets.busyPercent) (not $scaling.keda.prometheusAddress) }}
 {{- fail "autoscaling.type keda needs autoscaling.keda.prometheusAddress" }}
-{{- end }}
-{{- if and (eq $scaling.type "hpa") (eq (int $scaling.minReplicas) 0) }}
-{{- fail "autoscaling.minReplicas 0 is possible with keda only" }}
 {{- end }}
 {{- if and $v.gateway.grpcRoute.enabled (not $v.gateway.grpcRoute.parentRefs) }}
 {{- fail "gateway.grpcRoute.enabled needs gateway.grpcRoute.parentRefs" }}
