@@ -43,7 +43,8 @@ def helm(*words, binary=HELM, text=""):
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, **home},
+        # No cluster, whatever the machine knows of.
+        env={**os.environ, **home, "KUBECONFIG": os.devnull},
     )
     if done.returncode != 0:
         raise Refused(done.stderr)
@@ -56,6 +57,13 @@ def template(values=None, *flags, binary=HELM):
     words = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"]
     words += ["--kube-version", CLUSTER, *flags]
     return helm(*words, binary=binary, text=given)
+
+
+def notes(values=None):
+    """What people read after `helm install`."""
+    words = ["install", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-", "--dry-run=client"]
+    text = helm(*words, text=json.dumps(values or {}))
+    return text.partition("\nNOTES:\n")[2]
 
 
 class Loader(yaml.CSafeLoader):
