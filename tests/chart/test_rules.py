@@ -143,8 +143,8 @@ def test_an_alert_comes_when_it_should_and_not_before(name, tmp_path):
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules(values)))
     minute, bad, good = TRIALS[name]
 
-    def raised(series):
-        """What promtool says about a test that expects no alert."""
+    def raised(series, minute=minute):
+        """What promtool says about a test that expects no alert by then."""
         trial = {"interval": "1m", "input_series": series}
         trial["alert_rule_test"] = [{"eval_time": f"{minute}m", "alertname": name, "exp_alerts": []}]
         text = yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [trial]})
@@ -157,6 +157,8 @@ def test_an_alert_comes_when_it_should_and_not_before(name, tmp_path):
     assert f'alertname="{name}"' in words and f'severity="{rule["labels"]["severity"]}"' in words, words
     assert "<no value>" not in words and "error" not in words.lower().replace("errors", ""), words
     assert raised(good) == ""
+    wait = int(rule.get("for", "0m").removesuffix("m"))
+    assert wait == 0 or raised(bad, wait - 1) == "", "it comes too soon"
     assert name == "OnnxdAbsent" or raised(IDLE + [gauge("build_info", "1x60", WHERE)]) == ""
 
 
