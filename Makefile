@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples lint bench bench-scheduling chaos soak soak-control test-kube tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-chart chart-readme lint bench bench-scheduling chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,7 +29,7 @@ $(RUNTIME)/manifest.json: | $(ONNXD)
 serve: build ## Serve the models of models/ (MODELS=path ARGS='--flag …')
 	exec $(ONNXD) serve $(MODELS) $(ARGS)
 
-test: test-rust test-clients test-examples ## Run every test: Rust, real runtime, clients, examples
+test: test-rust test-clients test-examples test-chart ## Run every test: Rust, real runtime, clients, examples, chart
 
 test-rust: build ## Run the Rust tests, with and without the real runtime
 	cargo test --locked
@@ -39,6 +39,13 @@ test-clients: build ## Run clients in other languages against the server
 
 test-examples: build ## Build the example clients and compare what they print
 	tests/clients/run.sh test_examples.py
+
+test-chart: build ## Render the Helm chart, check it, and run its pods (ARGS='-k name')
+	tests/chart/run.sh $(ARGS)
+
+chart-readme: ## Write the table of values in helm/onnxd/README.md anew
+	tests/chart/tools.sh
+	.tools/readme-generator/node_modules/.bin/readme-generator --values helm/onnxd/values.yaml --readme helm/onnxd/README.md
 
 lint: ## Check format, lints and documentation links
 	cargo fmt --check

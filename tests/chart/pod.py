@@ -182,6 +182,16 @@ class Container:
                 return value.split()
         raise AssertionError(f"no {key}")
 
+    def beside(self, *command, **options):
+        """Runs a command of this machine in the pod's network."""
+        return subprocess.run(
+            [*AS_ROOT, "nsenter", "--net", "--target", str(self.pid()), "--", *command],
+            capture_output=True,
+            text=True,
+            timeout=self.patience,
+            **options,
+        )
+
     def probe(self, probe):
         """Asks as a kubelet does; whether the answer is a good one, and its words."""
         ports = {port["name"]: port["containerPort"] for port in self.container["ports"]}
@@ -189,13 +199,7 @@ class Container:
         for how in ("httpGet", "grpc"):
             if how in probe:
                 probe[how]["port"] = ports.get(probe[how]["port"], probe[how]["port"])
-        done = subprocess.run(
-            [*AS_ROOT, "nsenter", "--net", "--target", str(self.pid()), "--"]
-            + [sys.executable, str(PROBE), json.dumps(probe)],
-            capture_output=True,
-            text=True,
-            timeout=self.patience,
-        )
+        done = self.beside(sys.executable, str(PROBE), json.dumps(probe))
         return done.returncode == 0, done.stdout + done.stderr
 
     def signal(self, name):

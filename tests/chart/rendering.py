@@ -18,6 +18,8 @@ CASES = sorted(path.name for path in (CHART / "ci").glob("*-values.yaml"))
 # Longest wait for a tool, in seconds. Reached only when something is broken.
 PATIENCE = 60.0
 
+# What a Helm that knows no cluster is told; one that was compiled by `go install` thinks of an old one.
+CLUSTER = "1.37.0"
 RELEASE = "shop"
 NAMESPACE = "inference"
 NAME = f"{RELEASE}-onnxd"
@@ -41,7 +43,8 @@ def helm(*words, binary=HELM, text=""):
         capture_output=True,
         text=True,
         timeout=PATIENCE,
-        env={**os.environ, **home},
+        # No cluster, whatever the machine knows of.
+        env={**os.environ, **home, "KUBECONFIG": os.devnull},
     )
     if done.returncode != 0:
         raise Refused(done.stderr)
@@ -51,8 +54,16 @@ def helm(*words, binary=HELM, text=""):
 def template(values=None, *flags, binary=HELM):
     """The chart as text."""
     given = json.dumps(values or {})
-    words = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-", *flags]
+    words = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"]
+    words += ["--kube-version", CLUSTER, *flags]
     return helm(*words, binary=binary, text=given)
+
+
+def notes(values=None):
+    """What people read after `helm install`."""
+    words = ["install", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-", "--dry-run=client"]
+    text = helm(*words, text=json.dumps(values or {}))
+    return text.partition("\nNOTES:\n")[2]
 
 
 class Loader(yaml.CSafeLoader):

@@ -143,10 +143,10 @@ SECURED = {
 }
 
 
-def without(flag):
+def without(*flags):
     def change(container):
-        left = [each for each in container["args"] if not each.startswith(flag)]
-        assert len(left) < len(container["args"])
+        left = [each for each in container["args"] if not each.startswith(flags)]
+        assert len(left) <= len(container["args"]) - len(flags)
         container["args"] = left
 
     return change
@@ -159,7 +159,10 @@ def test_tls_and_rights_hold_and_the_test_pod_passes_them(cluster):
     wait_for_start(server)
     code, words = cluster.test(rendered, server)
     assert code == 0 and "target_label" in words, words
+    # The certificate alone says who calls, but has no rights; with neither nobody calls.
     code, words = cluster.test(rendered, server, without("--token-file"))
+    assert code == 1 and "PERMISSION_DENIED" in words and "cert:caller" in words, words
+    code, words = cluster.test(rendered, server, without("--token-file", "--tls-cert", "--tls-key"))
     assert code == 1 and "UNAUTHENTICATED" in words, words
     code, words = cluster.test(rendered, server, without("--tls"))
     assert code == 1 and "no server answers" in words, words
@@ -173,11 +176,7 @@ def test_a_caller_without_a_certificate_is_refused_where_one_is_required(cluster
     server = cluster.server(rendered)
     wait_for_start(server)
     assert cluster.test(rendered, server)[0] == 0
-
-    def bare(container):
-        without("--tls-cert")(container)
-        without("--tls-key")(container)
-    code, words = cluster.test(rendered, server, bare)
+    code, words = cluster.test(rendered, server, without("--tls-cert", "--tls-key"))
     assert code == 1, words
 
 

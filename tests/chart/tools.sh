@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the tools that the chart's tests use into .tools/: both Helms, the generator of the chart's
+# Puts the tools that the chart's tests use into .tools/: both Helms, grpcurl, the generator of the chart's
 # README.md, and the definitions of other projects' objects. promtool, bubblewrap and npm come from the
 # system's packages.
 set -euo pipefail
@@ -58,6 +58,11 @@ if [[ $(.tools/helm3 version --template '{{.Version}}' 2>/dev/null) != "$HELM_3"
     mv "$built/helm" .tools/helm3
     rmdir "$built"
     [[ $(.tools/helm3 version --template '{{.Version}}') == "$HELM_3" ]]
+fi
+
+grpcurl=$(sed -n 's/^GRPCURL=//p' tests/clients/tools.sh)
+if ! go version -m .tools/grpcurl 2>/dev/null | grep -qP "^\tmod\t.*\t\Q$grpcurl\E\t"; then
+    GOBIN="$PWD/.tools" go install "github.com/fullstorydev/grpcurl/cmd/grpcurl@$grpcurl"
 fi
 
 wanted=$(printf '%s\n' "${DEFINITIONS[@]}" | cksum)

@@ -46,7 +46,7 @@ type part struct {
 }
 
 // Who may call, each by a token of its own that is made anew for every run.
-var users = []struct{ name, groups string }{
+var users = []struct{ name, group string }{
 	{"admin", "system:masters"},
 	{"system:kube-controller-manager", ""},
 	{"system:kube-scheduler", ""},
@@ -125,7 +125,7 @@ func (c *cluster) startControllers(schedulers []string) error {
 	err := c.start(nil, "controller-manager",
 		"--kubeconfig="+c.path("system:kube-controller-manager.kubeconfig"),
 		"--service-account-private-key-file="+c.path("accounts.key"), "--root-ca-file="+c.path("server.crt"),
-		"--leader-elect=false", "--secure-port=0",
+		"--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0",
 		// Nodes here have no kubelet that would report every few seconds.
 		"--node-monitor-grace-period=24h",
 		"--horizontal-pod-autoscaler-sync-period=1s",
@@ -227,7 +227,11 @@ func (c *cluster) writeKeys() error {
 			return err
 		}
 		token := hex.EncodeToString(random)
-		tokens += fmt.Sprintf("%s,%s,%d,%q\n", token, user.name, i, user.groups)
+		tokens += fmt.Sprintf("%s,%s,%d", token, user.name, i)
+		if user.group != "" {
+			tokens += "," + user.group
+		}
+		tokens += "\n"
 		if err := c.writeKubeconfig(user.name, token, certificate); err != nil {
 			return err
 		}

@@ -194,7 +194,8 @@ func (i *installation) same(ctx context.Context) error {
 	return errors.Join(changed...)
 }
 
-// anotherHand applies the same objects server-side as another field manager, without force.
+// anotherHand asks whether another field manager may apply the same objects, server-side and without
+// force.
 func (i *installation) anotherHand(ctx context.Context) error {
 	var refused []error
 	for _, object := range i.rendered.objects {
@@ -205,7 +206,9 @@ func (i *installation) anotherHand(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_, err = place.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: "another-hand"})
+		_, err = place.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{
+			FieldManager: "another-hand", DryRun: []string{metav1.DryRunAll},
+		})
 		if err != nil {
 			refused = append(refused, fmt.Errorf("%s %s: %w", object.GetKind(), object.GetName(), err))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,31 +12,59 @@ import (
 	"sync"
 	"time"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	certutil "k8s.io/client-go/util/cert"
 )
 
 const metricsAPI = "/apis/custom.metrics.k8s.io/v1beta1"
 
-// podMetrics is a metrics adapter: every pod has the value that the trial sets.
+// podMetrics is a metrics adapter: every pod has the same share of each metric's target.
 type podMetrics struct {
 	cluster *cluster
 	mu      sync.Mutex
-	milli   map[string]int
+	targets map[string]int64 // in thousandths, by the name of the metric
+	percent int64
 }
 
-func (m *podMetrics) set(name string, milli int) {
+// aim takes the names and targets from the autoscaler that is rendered.
+func (m *podMetrics) aim(r *rendered) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.milli[name] = milli
+	for _, object := range r.objects {
+		if object.GetKind() != "HorizontalPodAutoscaler" {
+			continue
+		}
+		scaler := &autoscalingv2.HorizontalPodAutoscaler{}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, scaler); err != nil {
+			return err
+		}
+		for _, metric := range scaler.Spec.Metrics {
+			if metric.Pods != nil {
+				m.targets[metric.Pods.Metric.Name] = metric.Pods.Target.AverageValue.MilliValue()
+			}
+		}
+	}
+	if len(m.targets) == 0 {
+		return errors.New("the autoscaler asks for no metric of pods")
+	}
+	return nil
+}
+
+// load sets every metric of every pod to a percentage of its target.
+func (m *podMetrics) load(percent int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.percent = percent
 }
 
 // serveMetrics serves the API of custom metrics on loopback and has the API server pass it on.
 func serveMetrics(ctx context.Context, c *cluster) (*podMetrics, error) {
-	m := &podMetrics{cluster: c, milli: map[string]int{}}
+	m := &podMetrics{cluster: c, targets: map[string]int64{}}
 	certificate, key, err := certutil.GenerateSelfSignedCertKey("localhost", nil, nil)
 	if err != nil {
 		return nil, err
@@ -102,7 +131,8 @@ func (m *podMetrics) answer(r *http.Request) (any, error) {
 		return nil, fmt.Errorf("nothing at %s", r.URL.Path)
 	}
 	m.mu.Lock()
-	milli, known := m.milli[parts[4]]
+	target, known := m.targets[parts[4]]
+	milli := target * m.percent / 100
 	m.mu.Unlock()
 	if !known {
 		return nil, fmt.Errorf("no metric %s", parts[4])

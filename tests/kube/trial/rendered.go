@@ -183,6 +183,9 @@ func (t *trial) bringNode(ctx context.Context, namespace string, spec *corev1.Po
 		return nil
 	}
 	for _, toleration := range spec.Tolerations {
+		if toleration.Key == "" {
+			continue
+		}
 		apart.taints = append(apart.taints, corev1.Taint{Key: toleration.Key, Value: toleration.Value, Effect: toleration.Effect})
 	}
 	err := t.nodes.register(ctx, "node-"+namespace, "c", apart)

@@ -97,10 +97,7 @@ func (i *installation) zones(ctx context.Context, wanted int) error {
 	return nil
 }
 
-// Names that the chart's autoscaler asks the metrics adapter for, as its values have them.
-const queueMetric = "onnxd_queue_seconds_mean"
-
-// autoscaling lets the autoscaler read a metric that the trial sets, and upgrades in between.
+// autoscaling lets the autoscaler read metrics that the trial sets, and upgrades in between.
 func (t *trial) autoscaling(ctx context.Context) {
 	label := "autoscaler: "
 	if !t.only.MatchString(label) {
@@ -109,16 +106,19 @@ func (t *trial) autoscaling(ctx context.Context) {
 	i := &installation{t: t, helm: t.helms[0], release: "scaled", namespace: "scaled",
 		values: []string{"--set", "autoscaling.type=hpa", "--set", "autoscaling.maxReplicas=6"}}
 	var metrics *podMetrics
-	if !t.always(label+"it reads the time in the queue", func() error {
+	if !t.always(label+"it reads every metric that it names", func() error {
 		var err error
 		if metrics, err = serveMetrics(ctx, t.cluster); err != nil {
 			return err
 		}
-		// At the target: no reason to change anything.
-		metrics.set(queueMetric, 20)
 		if err := i.prepare(ctx); err != nil {
 			return err
 		}
+		if err := metrics.aim(i.rendered); err != nil {
+			return err
+		}
+		// At the targets: no reason to change anything.
+		metrics.load(100)
 		if err := i.install(ctx); err != nil {
 			return err
 		}
@@ -135,8 +135,8 @@ func (t *trial) autoscaling(ctx context.Context) {
 	}) {
 		return
 	}
-	t.always(label+"a queue ten times as long makes the most pods", func() error {
-		metrics.set(queueMetric, 200)
+	t.always(label+"ten times the load makes the most pods", func() error {
+		metrics.load(1000)
 		return i.untilReplicas(ctx, 6)
 	})
 	t.always(label+"an upgrade does not take the pods away again", func() error {
@@ -151,8 +151,8 @@ func (t *trial) autoscaling(ctx context.Context) {
 		}
 		return i.untilReplicas(ctx, 6)
 	})
-	t.always(label+"an empty queue makes the fewest pods", func() error {
-		metrics.set(queueMetric, 0)
+	t.always(label+"no load makes the fewest pods", func() error {
+		metrics.load(0)
 		return i.untilReplicas(ctx, 2)
 	})
 	t.always(label+"uninstall leaves nothing", func() error { return i.uninstall(ctx) })
