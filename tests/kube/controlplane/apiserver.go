@@ -21,11 +21,19 @@ import (
 // and nobody else can take it in between.
 const listenerFD = 3
 
+func init() {
+	parts["apiserver"] = func() {
+		if err := serve(os.Args[1:]); err != nil {
+			fail(err)
+		}
+	}
+}
+
 // serve runs etcd in DIR (the first argument), reached through a socket in that folder only, and
 // the API server on the listener that the parent left open.
 func serve(args []string) error {
 	if len(args) == 0 {
-		return errors.New(usage)
+		return errors.New("a folder is missing")
 	}
 	folder, flags := args[0], args[1:]
 	ctx := genericapiserver.SetupSignalContext()

@@ -7,43 +7,20 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/spf13/cobra"
-	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
-	kubectl "k8s.io/kubectl/pkg/cmd"
-	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
-	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
-	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 )
 
-const usage = "usage: controlplane apiserver DIR|controller-manager|scheduler|kubectl [flags]"
+// parts are the programs by name; each file adds its own.
+var parts = map[string]func(){}
 
 func main() {
-	if len(os.Args) < 2 {
-		fail(usage)
+	if len(os.Args) < 2 || parts[os.Args[1]] == nil {
+		fail("usage: controlplane apiserver DIR|controller-manager|scheduler|kubectl [flags]")
 	}
-	part := os.Args[1]
 	os.Args = os.Args[1:]
-	switch part {
-	case "apiserver":
-		if err := serve(os.Args[1:]); err != nil {
-			fail(err)
-		}
-	case "controller-manager":
-		run(controllermanager.NewControllerManagerCommand())
-	case "scheduler":
-		run(scheduler.NewSchedulerCommand())
-	case "kubectl":
-		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
-			kubectlutil.CheckErr(err)
-		}
-	default:
-		fail(usage)
-	}
+	parts[os.Args[0]]()
 }
-
-func run(command *cobra.Command) { os.Exit(cli.Run(command)) }
 
 func fail(why any) {
 	fmt.Fprintln(os.Stderr, "controlplane:", why)
