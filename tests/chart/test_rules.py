@@ -220,6 +220,7 @@ def queries():
 
 def named(query):
     """Names of series in a query, with the labels that it asks of them."""
+    query = re.sub(r"by \([^)]*\)", "", query)
     for name, labels in re.findall(r"\b((?:onnxd|rpc|process)_\w+)\s*(?:\{([^}]*)\})?", query):
         yield name, re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', labels)
 
