@@ -67,7 +67,7 @@ RUN set -eu; \
             cp -a --parents "/usr${file#/usr}" /image; \
         done; \
         dpkg -s "$package" >"/image/var/lib/dpkg/status.d/$package"; \
-        install -D "/usr/share/doc/$package/copyright" "/image/usr/share/doc/$package/copyright"; \
+        install -Dm644 "/usr/share/doc/$package/copyright" "/image/usr/share/doc/$package/copyright"; \
     done; \
     cp -L /etc/os-release /etc/debian_version /image/etc; \
     echo 'hosts: files dns' >/image/etc/nsswitch.conf; \
@@ -78,13 +78,17 @@ COPY --from=compile /out/licenses /image/usr/share/licenses/onnxd
 COPY --from=compile /out/onnxruntime /image/usr/local/lib/onnxd
 COPY models /image/models
 COPY --from=compile /out/onnxd /image/usr/local/bin/onnxd
-# Licences of ONNX Runtime lie beside the library, those of the models beside the models.
+# Licences of ONNX Runtime lie beside the library, those of the models beside the models. The library
+# can be loaded with what is there, or there is no image.
 RUN set -eu; cd /image; \
     for kept in usr/local/lib/onnxd/LICENSE usr/local/lib/onnxd/ThirdPartyNotices.txt \
         models/*/LICENSE usr/share/licenses/onnxd/rust-crates.yaml; do \
         test -s "$kept"; \
     done; \
-    chmod -R u=rwX,go=rX usr models etc var
+    chmod -R u=rwX,go=rX usr models etc var; \
+    library=$(echo usr/local/lib/onnxd/libonnxruntime.so.*); \
+    ORT_DISABLE_TELEMETRY=1 LD_LIBRARY_PATH=/usr/local/lib/onnxd \
+        chroot /image /usr/local/bin/onnxd doctor --runtime-library "/$library"
 
 # --- the image --------------------------------------------------------------------------------------
 FROM scratch AS image-cpu
@@ -103,8 +107,6 @@ LABEL org.opencontainers.image.title="onnxd" \
 EXPOSE 8001 8000 8002
 USER 65532:65532
 STOPSIGNAL SIGTERM
-# The library is found and can be loaded, or there is no image.
-RUN ["/usr/local/bin/onnxd", "doctor"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["/usr/local/bin/onnxd", "health"]
 ENTRYPOINT ["/usr/local/bin/onnxd"]
 CMD ["serve", "/models"]

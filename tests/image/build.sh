@@ -79,14 +79,15 @@ if $whole; then
     flags+=(--build-arg "RUST_IMAGE=$rust" --file Dockerfile)
 else
     ONNXD_BIN=${ONNXD_BIN:-target/release/onnxd}
-    if ! .tools/bin/cargo-bundle-licenses bundle-licenses --version 2>/dev/null | grep -qF $LICENSES; then
+    licenses=.tools/bin/cargo-bundle-licenses
+    if ! $licenses bundle-licenses --version 2>/dev/null | grep -qF ":$LICENSES"; then
         cargo install --quiet --locked --root .tools --version $LICENSES cargo-bundle-licenses
     fi
     rm -rf "$work/out"
     mkdir -p "$work/out/licenses"
     cp "$ONNXD_BIN" "$work/out/onnxd"
     cp -r "$(dirname "$ONNXD_BIN")/onnxruntime" "$work/out/onnxruntime"
-    .tools/bin/cargo-bundle-licenses bundle-licenses --format yaml \
+    $licenses bundle-licenses --format yaml \
         --output "$work/out/licenses/rust-crates.yaml" --prefer MIT --prefer Apache-2.0 2>/dev/null
     base localhost/compiled "$work/out=/out"
     # The first stage is replaced by what it would have left; the others are taken as they are.
@@ -99,11 +100,14 @@ fi
 image=localhost/onnxd:$FLAVOR
 buildah build --quiet "${flags[@]}" --tag "$image" .
 
-buildah inspect --type image --format '{{json .Docker}}' "$image" >"$work/image.json"
+buildah inspect --type image "$image" |
+    python3 -c 'import json, sys; print(json.dumps(json.load(sys.stdin)["Docker"]))' \
+        >"$work/image.json"
 container=$(buildah from --pull=never "$image")
 rm -rf "$work/root"
 mkdir "$work/root"
 "${as_root[@]}" cp -a "$(buildah mount "$container")/." "$work/root"
 buildah rm "$container" >/dev/null
+buildah rmi --prune --force >/dev/null
 tar -C "$work/root" -czf "$work/layers.tar.gz" .
 du -sb "$work/root" | cut -f1
