@@ -20,6 +20,7 @@ mod failure;
 mod fuzz_regression;
 mod hang;
 mod health;
+mod health_command;
 mod infer;
 mod layering;
 mod limits;
