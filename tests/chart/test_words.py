@@ -12,7 +12,7 @@ import yaml
 import pod
 import rendering
 from test_objects import faults
-from test_run import ACCESS, SECURED, TOKEN, authority, cluster, wait_for_start  # noqa: F401
+from test_run import SECURED, TOKEN, authority, cluster, wait_for_start  # noqa: F401
 
 README = rendering.CHART / "README.md"
 GENERATOR = rendering.TOOLS / "readme-generator" / "node_modules" / ".bin" / "readme-generator"
@@ -73,10 +73,7 @@ def lines(notes, *starts):
     return found
 
 
-MUTUAL = SECURED | {
-    "tls": {"secretName": "server", "clientCaSecret": "callers"},
-    "access": {"files": {"access.toml": ACCESS.replace("token:ci", "cert:*")}},
-}
+MUTUAL = SECURED | {"tls": {"secretName": "server", "clientCaSecret": "callers"}}
 
 
 @pytest.mark.parametrize("values", [{}, SECURED, MUTUAL], ids=["plain", "secured", "mutual"])
