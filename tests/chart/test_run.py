@@ -202,6 +202,16 @@ def test_the_settings_file_the_environment_and_grpc_probes_are_taken(cluster):
     pod.wait_until(lambda: not server.probe(server.container["readinessProbe"])[0], "not ready")
 
 
+def test_traces_and_the_names_of_triton_are_switched_on(cluster):
+    values = {"tracing": {"otlpEndpoint": "http://127.0.0.1:4317"}, "metrics": {"tritonNames": True}}
+    rendered = rendering.render(values)
+    server = cluster.server(rendered)
+    wait_for_start(server)
+    assert cluster.test(rendered, server)[0] == 0
+    probe = {"httpGet": {"path": "/metrics", "port": "admin"}, "timeoutSeconds": 30}
+    assert "nv_inference_count{" in server.probe(probe)[1]
+
+
 def test_a_wrong_settings_file_ends_the_server_with_the_reason(cluster):
     server = cluster.server(rendering.render({"config": "max_mesage_bytes = 1"}))
     assert server.wait() == 2

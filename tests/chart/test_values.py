@@ -126,10 +126,12 @@ CASES = [
             "schedulerName": "other",
             "networkPolicy.enabled": True,
             "metrics.scrapeAnnotations": True,
+            "metrics.tritonNames": True,
             "metrics.serviceMonitor.enabled": True,
             "metrics.podMonitor.enabled": True,
             "metrics.prometheusRule.enabled": True,
             "metrics.dashboard.enabled": True,
+            "tracing.otlpEndpoint": "http://collector:4317",
             "kserve.servingRuntime.enabled": True,
             "serviceAccount.create": False,
             "serviceAccount.name": "other",
@@ -250,6 +252,7 @@ CASES = [
             "metrics.selector": 'job="other"',
         },
     ),
+    (together(tracing__otlpEndpoint="http://collector:4317"), {"tracing.sampleRatio": 0.5}),
     (together(pdb__enabled=True), {"pdb.minAvailable": "50%", "pdb.maxUnavailable": 2}),
     (
         together(networkPolicy__enabled=True),
@@ -490,3 +493,12 @@ def test_the_admin_port_is_on_no_service_of_callers():
                 ports = {port["targetPort"] for port in each["spec"]["ports"]}
                 assert ports == {"admin"} or "admin" not in ports, each["metadata"]["name"]
                 assert "admin" not in ports or each["spec"]["type"] == "ClusterIP"
+
+
+def test_the_collector_of_traces_can_be_reached_and_nothing_else():
+    values = {"networkPolicy": {"enabled": True, "dns": False}}
+    policy = rendering.only(rendering.render(values), "NetworkPolicy")["spec"]
+    assert policy["egress"] == [] and "Egress" in policy["policyTypes"]
+    values["tracing"] = {"otlpEndpoint": "http://collector.monitoring:4317"}
+    policy = rendering.only(rendering.render(values), "NetworkPolicy")["spec"]
+    assert policy["egress"] == [{"ports": [{"port": 4317, "protocol": "TCP"}]}]
