@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts the tools that the chart's tests use into .tools/: both Helms, grpcurl, the generator of the chart's
-# README.md, promtool, and the definitions of other projects' objects. bubblewrap and npm come from the
+# README.md, Prometheus, and the definitions of other projects' objects. bubblewrap and npm come from the
 # system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -34,12 +34,12 @@ package() {
 command -v bwrap >/dev/null || package bubblewrap
 command -v npm >/dev/null || package npm
 
-# Only the program: installed, the package would start a Prometheus on this machine.
-if [[ ! -x .tools/promtool ]]; then
+# Only the programs: installed, the package would start a Prometheus on this machine.
+if [[ ! -x .tools/promtool || ! -x .tools/prometheus ]]; then
     as_root apt-get update -q
     packed=$(mktemp --directory)
     (cd "$packed" && apt-get download -q prometheus && dpkg-deb --extract prometheus_*.deb .)
-    mv "$packed/usr/bin/promtool" .tools/promtool
+    mv "$packed/usr/bin/promtool" "$packed/usr/bin/prometheus" .tools
     rm -rf "$packed"
 fi
 
