@@ -258,7 +258,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn another_protocol_passes_as_it_is() {
-        let sent = [b"POST / HTTP/1.1\r\n\r\n", &CONFIRMATION[..]].concat();
+        let sent = [&b"POST / HTTP/1.1\r\n\r\n"[..], &CONFIRMATION].concat();
         assert_eq!(through(&sent, &[1], &[1]).await, sent);
         assert_eq!(through(b"PRI", &[1], &[100]).await, b"PRI");
     }
