@@ -24,6 +24,7 @@ mod health_command;
 mod infer;
 mod layering;
 mod limits;
+mod parting;
 mod ports;
 mod profile;
 mod promises;

@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 import sys
 
-from fleet import free_ports, wait_until
+from fleet import ROOT, free_ports, wait_until
 
 import grpc
 
@@ -92,7 +92,7 @@ class Nginx(Proxy):
                     location / {{ grpc_pass grpc://fleet; }}
                 }}
             }}""")
-        return ["/usr/sbin/nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        return [str(NGINX), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
 
 
 class Envoy(Proxy):
@@ -189,6 +189,8 @@ class Envoy(Proxy):
         return [str(binary), "-c", str(file), "--concurrency", "1", "-l", "warning",
                 "--disable-hot-restart"]
 
+
+NGINX = ROOT / ".tools" / "nginx" / "usr" / "sbin" / "nginx"
 
 SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
