@@ -8,6 +8,8 @@ its own with the container's ports, and names of Services lead there.
 import base64
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,15 +25,16 @@ RUNTIME = os.environ["ONNXD_RUNTIME"]
 PROBE = Path(__file__).with_name("probe.py")
 AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "--"]
 
-# What the image sets; the chart's flags must win over it.
-IMAGE_ENVIRONMENT = {
-    "PATH": "/usr/local/bin",
-    "ONNXD_GRPC_ADDR": "0.0.0.0:8001",
-    "ONNXD_HTTP_ADDR": "0.0.0.0:8000",
-    "ONNXD_ADMIN_ADDR": "0.0.0.0:8002",
-    "ONNXD_CLEAR_TEXT": "anywhere",
-    "ORT_DISABLE_TELEMETRY": "1",
-}
+
+
+def image_environment():
+    """What the image sets, which the chart's flags must win over."""
+    text = (rendering.ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    (stage,) = re.findall(r"^FROM \S+ AS image-cpu$(.*?)^FROM ", text, re.M | re.S)
+    words = [word for line in re.findall(r"^ENV (.*)$", stage, re.M) for word in shlex.split(line)]
+    return dict(word.split("=", 1) for word in words)
+
+
 # The libraries that the binary and ONNX Runtime are linked with, where the image has them, too.
 LIBRARIES = [name for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if Path(name).exists()]
 
@@ -139,7 +142,7 @@ class Container:
                 command += ["--ro-bind", str(volumes.paths[name] / mount.get("subPath", "")), path]
         if container["securityContext"]["readOnlyRootFilesystem"]:
             command += ["--remount-ro", "/"]
-        environment = IMAGE_ENVIRONMENT | {
+        environment = image_environment() | {
             each["name"]: each["value"] for each in container.get("env", []) if "value" in each
         }
         command += ["--clearenv"]

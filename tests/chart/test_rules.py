@@ -23,7 +23,7 @@ def rules(values=None):
 
 def promtool(*words):
     return subprocess.run(
-        ["promtool", *map(str, words)], capture_output=True, text=True, timeout=rendering.PATIENCE
+        [str(rendering.TOOLS / "promtool"), *map(str, words)], capture_output=True, text=True, timeout=rendering.PATIENCE
     )
 
 
@@ -220,6 +220,7 @@ def queries():
 
 def named(query):
     """Names of series in a query, with the labels that it asks of them."""
+    query = re.sub(r"by \([^)]*\)", "", query)
     for name, labels in re.findall(r"\b((?:onnxd|rpc|process)_\w+)\s*(?:\{([^}]*)\})?", query):
         yield name, re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', labels)
 

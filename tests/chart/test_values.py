@@ -126,10 +126,12 @@ CASES = [
             "schedulerName": "other",
             "networkPolicy.enabled": True,
             "metrics.scrapeAnnotations": True,
+            "metrics.tritonNames": True,
             "metrics.serviceMonitor.enabled": True,
             "metrics.podMonitor.enabled": True,
             "metrics.prometheusRule.enabled": True,
             "metrics.dashboard.enabled": True,
+            "tracing.otlpEndpoint": "http://collector:4317",
             "kserve.servingRuntime.enabled": True,
             "serviceAccount.create": False,
             "serviceAccount.name": "other",
@@ -250,6 +252,7 @@ CASES = [
             "metrics.selector": 'job="other"',
         },
     ),
+    (together(tracing__otlpEndpoint="http://collector:4317"), {"tracing.sampleRatio": 0.5}),
     (together(pdb__enabled=True), {"pdb.minAvailable": "50%", "pdb.maxUnavailable": 2}),
     (
         together(networkPolicy__enabled=True),
@@ -346,15 +349,11 @@ def test_it_changes_what_is_installed(context, path, value):
     assert rendering.render(context) != rendering.render(merged(context, nested(path, value)))
 
 
-def test_groups_that_are_replaced_whole_are_described_once():
-    described = dict(re.findall(r"## @param (\S+) (?:\[object\] )?(.+)", TEXT))
-    for path in leaves(DEFAULTS):
-        parents = [path.rsplit(".", count)[0] for count in range(path.count(".") + 1)]
-        assert any(each in described for each in parents), f"{path} is not described"
-    for path in described:
-        values = DEFAULTS
-        for key in path.split("."):
-            values = values[key]
+def test_every_value_is_described():
+    described = dict(re.findall(r"## @param (\S+) (.+)", TEXT))
+    # Of lists that are not empty, each entry is.
+    paths = {re.sub(r"\[\d+\].*", "", path) for path in described}
+    assert paths == set(leaves(DEFAULTS))
 
 
 def open_groups(schema, path=""):
@@ -490,3 +489,12 @@ def test_the_admin_port_is_on_no_service_of_callers():
                 ports = {port["targetPort"] for port in each["spec"]["ports"]}
                 assert ports == {"admin"} or "admin" not in ports, each["metadata"]["name"]
                 assert "admin" not in ports or each["spec"]["type"] == "ClusterIP"
+
+
+def test_the_collector_of_traces_can_be_reached_and_nothing_else():
+    values = {"networkPolicy": {"enabled": True, "dns": False}}
+    policy = rendering.only(rendering.render(values), "NetworkPolicy")["spec"]
+    assert policy["egress"] == [] and "Egress" in policy["policyTypes"]
+    values["tracing"] = {"otlpEndpoint": "http://collector.monitoring:4317"}
+    policy = rendering.only(rendering.render(values), "NetworkPolicy")["spec"]
+    assert policy["egress"] == [{"ports": [{"port": 4317, "protocol": "TCP"}]}]

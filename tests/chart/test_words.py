@@ -73,12 +73,17 @@ def lines(notes, *starts):
     return found
 
 
-@pytest.mark.parametrize("values", [{}, SECURED], ids=["plain", "secured"])
+MUTUAL = SECURED | {"tls": {"secretName": "server", "clientCaSecret": "callers"}}
+
+
+@pytest.mark.parametrize("values", [{}, SECURED, MUTUAL], ids=["plain", "secured", "mutual"])
 def test_the_lines_for_clients_work(cluster, tmp_path, values):  # noqa: F811
     """grpcurl and Python, as printed, at the end of a port-forward."""
     server = cluster.server(rendering.render(values))
     wait_for_start(server)
     (tmp_path / "ca.crt").write_bytes(cluster.secrets["server"]["ca.crt"])
+    for end in ("crt", "key"):
+        (tmp_path / f"caller.{end}").write_bytes(cluster.secrets["caller"][f"tls.{end}"])
     path = f"{rendering.TOOLS}:{Path(sys.executable).parent}:/usr/bin:/bin"
     environment = {"PATH": path, "TOKEN": TOKEN}
     (grpcurl,) = lines(rendering.notes(values), "grpcurl")
@@ -124,3 +129,9 @@ def test_what_people_should_mind_is_said_where_it_holds(values, words):
     assert words in rendering.notes(values)
     quiet = {"tls": {"secretName": "server"}}
     assert words not in rendering.notes(quiet)
+
+
+def test_the_chart_is_of_the_version_that_it_installs():
+    chart = yaml.safe_load((rendering.CHART / "Chart.yaml").read_text())
+    (version,) = re.findall(r'^version = "(.+)"', (rendering.ROOT / "Cargo.toml").read_text(), re.M)
+    assert chart["appVersion"] == version

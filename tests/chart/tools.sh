@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts the tools that the chart's tests use into .tools/: both Helms, grpcurl, the generator of the chart's
-# README.md, and the definitions of other projects' objects. promtool, bubblewrap and npm come from the
+# README.md, Prometheus, and the definitions of other projects' objects. bubblewrap and npm come from the
 # system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,16 +22,26 @@ if ! command -v go >/dev/null; then
 fi
 mkdir -p .tools
 
+as_root() {
+    if [[ $EUID -eq 0 ]]; then "$@"; else sudo "$@"; fi
+}
+
 # package NAME...: installs packages of the system.
 package() {
-    local as_root=()
-    [[ $EUID -eq 0 ]] || as_root=(sudo)
-    "${as_root[@]}" apt-get update -q
-    "${as_root[@]}" apt-get install -qy --no-install-recommends "$@"
+    as_root apt-get update -q
+    as_root apt-get install -qy --no-install-recommends "$@"
 }
-command -v promtool >/dev/null || package prometheus
 command -v bwrap >/dev/null || package bubblewrap
 command -v npm >/dev/null || package npm
+
+# Only the programs: installed, the package would start a Prometheus on this machine.
+if [[ ! -x .tools/promtool || ! -x .tools/prometheus ]]; then
+    as_root apt-get update -q
+    packed=$(mktemp --directory)
+    (cd "$packed" && apt-get download -q prometheus && dpkg-deb --extract prometheus_*.deb .)
+    mv "$packed/usr/bin/promtool" "$packed/usr/bin/prometheus" .tools
+    rm -rf "$packed"
+fi
 
 # Where a wheel has Helm 4 ready-made it is taken, since compiling it takes minutes.
 if [[ $(.tools/helm version --template '{{.Version}}' 2>/dev/null) != "$HELM" ]]; then

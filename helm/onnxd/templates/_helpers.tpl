@@ -108,6 +108,13 @@ annotations:
 - --max-connection-age-grace-ms={{ mul .Values.server.connection.maxAgeGraceSeconds 1000 }}
 - --drain-pause-ms={{ mul .Values.server.drain.pauseSeconds 1000 }}
 - --drain-grace-ms={{ mul .Values.server.drain.graceSeconds 1000 }}
+{{- if .Values.metrics.tritonNames }}
+- --metrics-compat=triton
+{{- end }}
+{{- with .Values.tracing.otlpEndpoint }}
+- --otlp-endpoint={{ . }}
+- --trace-sample-ratio={{ $.Values.tracing.sampleRatio }}
+{{- end }}
 {{- if .Values.gpu.enabled }}
 - --providers={{ .Values.gpu.provider }}
 - --device-ids={{ untilStep 0 (int .Values.gpu.count) 1 | join "," }}
@@ -213,9 +220,9 @@ httpGet:
 {{- if and (eq $v.probes.mode "grpc") (include "onnxd.tlsSecret" .) }}
 {{- fail "probes.mode is grpc, but the kubelet's gRPC probes speak no TLS: use http" }}
 {{- end }}
-{{- range $key := list "grpc_addr" "http_addr" "admin_addr" "clear_text" "tls_cert" "tls_key" "tls_client_ca" "tls_client_auth" "access_file" "model_control" "poll_ms" "load_models" "log" "log_format" "reflection" "strict" "max_connection_age_ms" "max_connection_age_grace_ms" "drain_pause_ms" "drain_grace_ms" }}
+{{- range $key := list "grpc_addr" "http_addr" "admin_addr" "clear_text" "tls_cert" "tls_key" "tls_client_ca" "tls_client_auth" "access_file" "model_control" "poll_ms" "load_models" "log" "log_format" "reflection" "strict" "max_connection_age_ms" "max_connection_age_grace_ms" "drain_pause_ms" "drain_grace_ms" "metrics_compat" "otlp_endpoint" "trace_sample_ratio" }}
 {{- if regexMatch (printf "(?m)^[ \\t]*\"?%s\"?[ \\t]*=" $key) $v.config }}
-{{- fail (printf "config sets %s, which the chart says by a value of its own (server, models, tls, access): set that one" $key) }}
+{{- fail (printf "config sets %s, which the chart says by a value of its own (server, models, tls, access, metrics, tracing): set that one" $key) }}
 {{- end }}
 {{- end }}
 {{- if and $v.gpu.enabled (regexMatch "(?m)^[ \\t]*\"?(providers|device_ids)\"?[ \\t]*=" $v.config) }}
