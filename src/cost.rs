@@ -39,6 +39,8 @@ struct Class {
     curve: Curve,
     /// How many rows a run should have, and what a row costs then, in seconds.
     best: (usize, f64),
+    /// Sizes at which a row costs less than at all smaller ones, rising; the last one is the best.
+    sizes: Vec<usize>,
     /// Runs since the best was looked for.
     since: u32,
     /// Runs of this class.
@@ -169,9 +171,13 @@ impl CostModel {
     pub fn best_rows(&self, length: usize, available: usize) -> usize {
         let available = available.min(self.most_rows).max(1);
         match self.classes.get(&class(length)) {
-            Some(known) if known.best.0 <= available => known.best.0.max(1),
-            _ if self.classes.is_empty() => available,
-            _ => self.search(length, available),
+            // Found when the best was looked for: asked for every request that comes.
+            Some(known) => {
+                let within = known.sizes.partition_point(|size| *size <= available);
+                known.sizes[..within].last().copied().unwrap_or(1)
+            }
+            None if self.classes.is_empty() => available,
+            None => self.search(length, available).last().map_or(1, |(rows, _)| rows),
         }
     }
 
@@ -224,27 +230,27 @@ impl CostModel {
         self.classes.values().flat_map(of).collect()
     }
 
-    fn search(&self, length: usize, available: usize) -> usize {
-        let per_row = |rows| (self.seconds(rows, length) + self.around) / count(rows);
-        let available = available.min(self.reach(length));
-        let (mut best, mut cost) = (1, per_row(1));
-        for rows in sizes(available).skip(1) {
-            let other = per_row(rows);
-            let worth = if best == 1 { WORTH_COMPANY } else { WORTH };
-            if other < cost * worth {
-                (best, cost) = (rows, other);
-            }
-        }
-        best
+    /// Sizes up to `available` at which a row costs less than at all smaller ones, with what it costs
+    /// there in seconds, rising.
+    fn search(&self, length: usize, available: usize) -> impl Iterator<Item = (usize, f64)> {
+        let available = available.min(self.reach(length)).max(1);
+        let mut best: Option<(usize, f64)> = None;
+        sizes(available).filter_map(move |rows| {
+            let cost = (self.seconds(rows, length) + self.around) / count(rows);
+            let is_worth = best.is_none_or(|(rows, least)| {
+                cost < least * if rows == 1 { WORTH_COMPANY } else { WORTH }
+            });
+            is_worth.then(|| *best.insert((rows, cost)))
+        })
     }
 
     fn refresh(&mut self, class: u32) {
         let Some(length) = self.classes.get(&class).map(|known| known.length) else { return };
-        let best = self.search(length, self.most_rows);
-        let per_row = (self.seconds(best, length) + self.around) / count(best);
+        let found: Vec<(usize, f64)> = self.search(length, self.most_rows).collect();
         let scale = self.level.exp();
-        if let Some(known) = self.classes.get_mut(&class) {
-            known.best = (best, per_row / scale);
+        if let (Some(known), Some((best, cost))) = (self.classes.get_mut(&class), found.last()) {
+            known.best = (*best, cost / scale);
+            known.sizes = found.iter().map(|(rows, _)| *rows).collect();
             known.since = 0;
         }
     }
