@@ -1,5 +1,5 @@
-//! The operator's page: three files, compiled in. It asks `/status`, `/costs` and `/readyz` of where
-//! it came from and nothing else; it holds no values itself, so it needs no credentials.
+//! The operator's page: files that are compiled in. It asks for `/status`, `/costs` and `/readyz` where
+//! it came from and for nothing else; it holds no values itself, so it needs no credentials.
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -15,11 +15,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(super) fn routes() -> Router {
     let file =
         |kind: &'static str, text: &'static str| get(move || async move { send(kind, text) });
+    let script = |text: &'static str| file("text/javascript; charset=utf-8", text);
     Router::new()
         .route("/", file("text/html; charset=utf-8", include_str!("page/page.html")))
-        .route("/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")))
-        .route("/page.js", file("text/javascript; charset=utf-8", include_str!("page/page.js")))
-        .route("/page.svg", file("image/svg+xml", include_str!("page/page.svg")))
+        .route("/page/page.css", file("text/css; charset=utf-8", include_str!("page/page.css")))
+        .route("/page/page.svg", file("image/svg+xml", include_str!("page/page.svg")))
+        .route("/page/page.js", script(include_str!("page/page.js")))
+        .route("/page/details.js", script(include_str!("page/details.js")))
+        .route("/page/plots.js", script(include_str!("page/plots.js")))
+        .route("/page/numbers.js", script(include_str!("page/numbers.js")))
 }
 
 fn send(kind: &'static str, text: &'static str) -> impl IntoResponse {

@@ -1,7 +1,7 @@
 //! How often something took how long, fine enough for percentiles.
 //!
-//! Eight classes to the octave, from a microsecond to two minutes: a percentile is told no more than an
-//! eighth too high. Counting is one relaxed add, without a lock; classes only grow.
+//! Eight classes to the octave, from a microsecond to two minutes: a percentile is told no more than
+//! an eighth too high. Counting is one relaxed add, without a lock; classes only grow.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Times {
     }
 }
 
-/// The class of a time. Times of `2^n` are the last of theirs, so that a bound is part of its class.
+/// The class of a time. Powers of two are the last of theirs: a bound is part of its class.
 fn class(micros: u64) -> usize {
     let value = micros.max(1) - 1;
     let octave = (u64::BITS - value.leading_zeros()).saturating_sub(STEP_BITS + 1);

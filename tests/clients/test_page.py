@@ -3,7 +3,9 @@
 Pictures of it are left in bench-out/page.
 """
 
+import contextlib
 import json
+import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -111,20 +113,43 @@ def count(server, key, outcome):
 
 
 def load(server, stub):
-    """Something of everything, and nothing under way when it ends."""
+    """Something of everything; calls that are held, for whoever lets them go."""
     for size in [1, 1, 1, 3, 8]:
         stub.ModelInfer(rows("mlp_tiny", size), timeout=harness.PATIENCE)
     with ThreadPoolExecutor(16) as callers:
-        list(callers.map(lambda _: stub.ModelInfer(rows("mlp_tiny", 2), timeout=harness.PATIENCE), range(400)))
-    with pytest.raises(grpc.RpcError):
-        stub.ModelInfer(division(0), timeout=harness.PATIENCE)
-    with pytest.raises(grpc.RpcError):
-        stub.ModelInfer(messages.request("mlp_tiny"), timeout=harness.PATIENCE)
+        send = lambda _: stub.ModelInfer(rows("mlp_tiny", 2), timeout=harness.PATIENCE)
+        list(callers.map(send, range(400)))
+    refused(stub, division(0))
+    refused(stub, messages.request("mlp_tiny"))
     # One runs, four wait, the others find no place.
-    held = [stub.ModelInfer.future(busy(FOREVER), timeout=harness.PATIENCE) for _ in range(12)]
+    held = [stub.ModelInfer.future(busy(FOREVER), timeout=5 * harness.PATIENCE) for _ in range(12)]
     full = lambda: count(server, "loop_busy", "full") == 7
     harness.wait_until(full, "the queue is full")
     return held
+
+
+def refused(stub, request):
+    with pytest.raises(grpc.RpcError):
+        stub.ModelInfer(request, timeout=harness.PATIENCE)
+
+
+@contextlib.contextmanager
+def going_on(stub):
+    """Goes on sending one that is answered and one that finds no place; how many of each."""
+    sent, enough = [], threading.Event()
+
+    def send():
+        while not enough.wait(0.05):
+            sent.append(stub.ModelInfer(rows("mlp_tiny", 1), timeout=harness.PATIENCE))
+            refused(stub, busy(FOREVER))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield sent
+    finally:
+        enough.set()
+        sender.join()
 
 
 def let_go(server, held):
@@ -134,6 +159,23 @@ def let_go(server, held):
     harness.wait_until(gone, "nothing runs or waits")
 
 
+def look_at_load(page):
+    """Live, and clear about what is wrong."""
+    expect(value(page, "mlp_tiny/1", "answered")).not_to_have_text("0/s")
+    expect(value(page, "loop_busy/1", "waiting")).to_have_text("4")
+    expect(page.locator('[data-tile="waiting"] b')).to_have_text("4")
+    expect(state(page, "loop_busy/1")).to_have_text("Overloaded")
+    expect(state(page, "int_divide/1")).to_have_text("Failing")
+    expect(state(page, "mlp_tiny/1")).to_have_text("Ready")
+    problem = page.locator("#problems li", has_text="loop_busy/1 refuses")
+    expect(problem).to_contain_text("its queue or the memory for requests is full")
+    # A problem leads to its model.
+    problem.locator("a").click()
+    expect(model(page, "loop_busy/1")).to_have_attribute("open", "")
+    opened(page, "mlp_tiny/1")
+    take_pictures(page, "busy")
+
+
 def test_what_is_shown_is_what_is_counted(served, page):
     page.goto(f"http://{served.admin}/")
     expect(state(page, "broken/1")).to_have_text("Does not serve")
@@ -141,40 +183,30 @@ def test_what_is_shown_is_what_is_counted(served, page):
     expect(page.locator("#problems")).to_contain_text("broken/1 does not serve")
     expect(value(page, "mlp_tiny/1", "answered")).to_have_text("0/s")
     with grpc.insecure_channel(served.grpc) as channel:
-        held = load(served, service_pb2_grpc.GRPCInferenceServiceStub(channel))
-        # Live, and clear about what is wrong.
-        expect(value(page, "mlp_tiny/1", "answered")).not_to_have_text("0/s")
-        expect(value(page, "loop_busy/1", "waiting")).to_have_text("4")
-        expect(page.locator('[data-tile="waiting"] b')).to_have_text("4")
-        expect(state(page, "loop_busy/1")).to_have_text("Overloaded")
-        expect(state(page, "int_divide/1")).to_have_text("Failing")
-        expect(state(page, "mlp_tiny/1")).to_have_text("Ready")
-        problem = page.locator("#problems li", has_text="loop_busy/1 refuses")
-        expect(problem).to_contain_text("its queue or the memory for requests is full")
-        # A problem leads to its model.
-        problem.locator("a").click()
-        expect(model(page, "loop_busy/1")).to_have_attribute("open", "")
-        opened(page, "mlp_tiny/1")
-        take_pictures(page, "busy")
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        held = load(served, stub)
+        with going_on(stub) as sent:
+            look_at_load(page)
         let_go(served, held)
     page.get_by_text("all since start").click()
     opened(page, "int_divide/1")
     for key, outcomes in {
-        "mlp_tiny": {"ok": 405, "invalid": 1},
-        "loop_busy": {"full": 7, "cancelled": 5},
+        "mlp_tiny": {"ok": 405 + len(sent), "invalid": 1},
+        "loop_busy": {"full": 7 + len(sent), "cancelled": 5},
         "int_divide": {"failed": 1},
     }.items():
         for outcome, wanted in outcomes.items():
             assert count(served, key, outcome) == wanted
-            expect(bar(page, f"{key}/1", outcome)).to_have_text(str(wanted))
-    assert served.metric("onnxd_rows_total", model="mlp_tiny") == 814
-    expect(page.locator('[data-tile="rows"] .note')).to_have_text("814 since start")
-    runs = f"{int(served.metric('onnxd_batch_rows_count', model='mlp_tiny'))} runs"
+            expect(bar(page, f"{key}/1", outcome)).to_have_text(f"{wanted:,}")
+    assert served.metric("onnxd_rows_total", model="mlp_tiny") == 814 + len(sent)
+    all_rows = f"{814 + len(sent):,} since start"
+    expect(page.locator('[data-tile="rows"] .note')).to_have_text(all_rows)
+    runs = f"{int(served.metric('onnxd_batch_rows_count', model='mlp_tiny')):,} runs"
     expect(model(page, "mlp_tiny/1")).to_contain_text(runs)
     status = json.loads(told(served, "/status")[1])
     (mlp,) = [each["served"] for each in status["models"] if each["name"] == "mlp_tiny"]
     ones = sum(runs for rows, runs in mlp["run_rows"] if rows == 1)
-    expect(bar(page, "mlp_tiny/1", "1")).to_have_text(str(ones))
+    expect(bar(page, "mlp_tiny/1", "1")).to_have_text(f"{ones:,}")
     for kind in ("request", "queue", "execution"):
         for part in (50, 90, 99):
             cell = model(page, "mlp_tiny/1").locator(f'[data-time="{kind} p{part}"]')
@@ -194,9 +226,10 @@ def percentile(pairs, part):
 
 
 def time(micros):
-    if micros < 999.5:
-        return f"{micros:.3g} µs"
-    return f"{float(f'{micros / 1e3:.3g}'):g} ms" if micros < 999_500 else f"{micros / 1e6:.3g} s"
+    for unit, scale in [("µs", 1), ("ms", 1e3), ("s", 1e6)]:
+        if micros < 999.5 * scale:
+            break
+    return f"{micros / scale:.3g} {unit}"
 
 
 def bucket_of(server, name, part):
@@ -217,7 +250,7 @@ def test_calm_when_nothing_happens_and_by_keyboard(page):
         expect(page.locator("#verdict")).to_have_text("All is well")
         expect(page.locator("#announcement")).to_have_text("All is well")
         expect(page.locator("#problems")).to_be_hidden()
-        # Few models are open from the start; what their runs cost is plotted, the chosen size marked.
+        # Few models are open from the start; what rows cost is plotted, the chosen size marked.
         plot = model(page, "silero-vad/1").get_by_role("img", name="Time a row takes")
         expect(plot).to_be_visible()
         costs = json.loads(told(server, "/costs")[1])
@@ -265,18 +298,18 @@ def test_rates_are_differences_and_nobody_is_asked_for_a_hidden_page(served, pag
         sums["rows"] = 1000 * seconds
         sums["busy_seconds"] = 0.25 * seconds
         sums["request_micros"] = [[96, 49 * seconds], [4096, seconds]]
-        route.fulfill(json=status)
+        route.fulfill(json=status | {"uptime_seconds": 1 + seconds})
 
-    looked = lambda number: lambda: page.evaluate("0") or len(asked) >= number
+    # Shown, and the next look is due.
+    shown = lambda: expect(page.locator("#facts")).to_contain_text(f"up {1 + seconds} s")
 
     page.route("**/status", answer)
     page.goto(f"http://{served.admin}/")
-    expect(state(page, "mlp_tiny/1")).to_have_text("Ready")
-    for looks in range(2, 12):
-        pause = 1 if looks == 2 else 2
+    shown()
+    for pause in [1] + 9 * [2]:
         seconds += pause
         page.clock.run_for(pause * 1000)
-        harness.wait_until(looked(looks), "the next look")
+        shown()
     expect(value(page, "mlp_tiny/1", "answered")).to_have_text("50/s")
     expect(value(page, "mlp_tiny/1", "unanswered")).to_have_text("25/s")
     expect(value(page, "mlp_tiny/1", "rows")).to_have_text("1,000/s")
@@ -286,14 +319,16 @@ def test_rates_are_differences_and_nobody_is_asked_for_a_hidden_page(served, pag
         "mlp_tiny/1 refuses 25 requests a second, 33.3 % of all: they could not be answered in time."
         " More instances or replicas would take them."
     )
-    hide = "hidden => {Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
-    hide += "document.dispatchEvent(new Event('visibilitychange'))}"
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
     page.evaluate(hide, True)
     page.clock.run_for(60_000)
-    page.evaluate("0")
-    assert len(asked) == looks, "nobody looks"
+    assert page.evaluate("document.hidden") and len(asked) == 11, "nobody looks"
+    seconds += 60
     page.evaluate(hide, False)
-    harness.wait_until(looked(looks + 1), "looks again at once")
+    expect(page.locator("#facts")).to_contain_text("up 1 min 20 s")
 
 
 def test_credentials_are_asked_for_and_kept_nowhere(tmp_path, page):
@@ -323,8 +358,8 @@ def test_credentials_are_asked_for_and_kept_nowhere(tmp_path, page):
         expect(state(page, "mlp_tiny/1")).to_have_text("Ready")
         assert model(page, "int_divide/1").count() == 0, "the caller may not know of it"
         assert denied() == 2
-        kept = page.evaluate("[localStorage.length, sessionStorage.length, document.cookie, location.href]")
-        assert kept == [0, 0, "", f"http://{server.admin}/"]
+        kept = "[localStorage.length, sessionStorage.length, document.cookie, location.href]"
+        assert page.evaluate(kept) == [0, 0, "", f"http://{server.admin}/"]
         assert token not in page.content()
         # The browser tells of the two refusals; the page has said it in words.
         assert all("401" in each for each in page.complaints), page.complaints

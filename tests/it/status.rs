@@ -66,7 +66,7 @@ async fn the_page_is_whole_and_may_load_nothing_from_elsewhere() {
     let server = TestServer::start(&[]).await;
     let (code, page) = get(server.admin, "/").await;
     assert_eq!(code, 200);
-    for name in ["page.css", "page.js", "page.svg"] {
+    for name in ["page/page.css", "page/page.js", "page/page.svg"] {
         assert!(page.contains(&format!("\"{name}\"")), "relative, so that proxies may shift it");
         assert_eq!(get(server.admin, &format!("/{name}")).await.0, 200);
     }
