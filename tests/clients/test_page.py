@@ -188,7 +188,7 @@ def test_what_is_shown_is_what_is_counted(served, page):
         with going_on(stub) as sent:
             look_at_load(page)
         let_go(served, held)
-    page.get_by_text("all since start").click()
+    page.get_by_label("all since start").check()
     opened(page, "int_divide/1")
     for key, outcomes in {
         "mlp_tiny": {"ok": 405 + len(sent), "invalid": 1},

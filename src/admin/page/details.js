@@ -184,6 +184,10 @@ export function costsPanel(known, served) {
   return panel(title, unit, made.picture, notes);
 }
 
+function batchingText({ batching, rows_per_run: rows }) {
+  return batching === "off" ? "off" : `${batching}, up to ${rowsText(rows)} a run`;
+}
+
 export function aboutPanel(served, known) {
   const facts = [
     ["Runs on", served.provider],
@@ -191,12 +195,7 @@ export function aboutPanel(served, known) {
       "Workers",
       `${served.instances}, ${served.running} in a run${served.hung ? `, ${served.hung} too long` : ""}`,
     ],
-    [
-      "Batching",
-      served.has_rows
-        ? `${served.batching}, ${setUp(served).split(" · ")[2]}`
-        : "none: requests run one at a time",
-    ],
+    ["Batching", served.has_rows ? batchingText(served) : "none: requests run one at a time"],
   ];
   if (known) facts.push(["Costs known from", COST_ORIGINS[known.begun_with] ?? known.begun_with]);
   const { hits = 0, misses = 0, coalesced = 0, bytes: kept } = served.cache ?? {};

@@ -11,7 +11,7 @@ export const grouped = (count) => count.toLocaleString("en");
 export function rounded(value) {
   if (value >= 9_999_500) return `${+(value / 1e6).toPrecision(3)}M`;
   if (value >= 9_999.5) return `${+(value / 1e3).toPrecision(3)}k`;
-  return value >= 9.95 || value === 0 ? grouped(Math.round(value)) : value.toFixed(1);
+  return value >= 9.95 ? grouped(Math.round(value)) : String(+value.toFixed(1));
 }
 
 export function time(micros) {

@@ -32,6 +32,7 @@ const COSTS_EVERY = 5; // polls
 
 const REFUSED = ["congested", "too_little_time", "full"];
 const LATE = ["late_at_arrival", "late_in_queue", "late_in_execution"];
+const BROKEN = ["failed", "unavailable"]; // the others are up to the caller
 
 const byId = (id) => document.getElementById(id);
 
@@ -47,7 +48,6 @@ let timer = null;
 let turn = 0;
 let asking = null;
 const rows = new Map(); // model version -> its part of the page
-const openedByHand = new Set();
 
 const keyOf = (model) => `${model.name}/${model.version}`;
 
@@ -114,13 +114,13 @@ function take(status) {
   status.byKey = new Map(status.models.map((model) => [keyOf(model), model]));
   looks.push({ at, status, clock: Date.now() });
   while (looks.length > 2 && at - looks[1].at >= MINUTE_MS) looks.shift();
-  const sums = { answered: 0, unanswered: 0, rows: 0, waiting: 0 };
+  const sums = { answered: 0, unanswered: 0, blamed: 0, rows: 0, waiting: 0 };
   for (const model of status.models) {
     if (!model.served) continue;
     const rate = rates(model);
     sums.waiting += model.served.waiting;
     if (!rate) continue;
-    for (const key of ["answered", "unanswered", "rows"]) sums[key] += rate[key];
+    for (const key of ["answered", "unanswered", "blamed", "rows"]) sums[key] += rate[key];
     remember(keyOf(model), { at, ...rate });
   }
   const held = status.memory?.held_bytes ?? 0;
@@ -142,6 +142,12 @@ function lookBefore(age) {
   return earlier.findLast((each) => now.at - each.at >= age - 500) ?? earlier[0] ?? null;
 }
 
+/** The share of its time that a worker spends in runs. Those that last longer count as they are. */
+function busyShare(now, made, before, seconds) {
+  const inLongRuns = made.runs ? 0 : Math.min(now.running, before?.running ?? 0);
+  return Math.min((made.busy / seconds + inLongRuns) / now.instances, 1);
+}
+
 /** What a model does a second, at present; `null` before the second look. */
 function rates(model) {
   const [now, before] = [looks.at(-1), lookBefore(RATE_MS)];
@@ -152,7 +158,8 @@ function rates(model) {
     answered: made.answered / seconds,
     unanswered: made.unanswered / seconds,
     rows: made.rows / seconds,
-    busy: Math.min(made.busy / seconds / model.served.instances, 1),
+    blamed: count(made, [...REFUSED, ...LATE, ...BROKEN]) / seconds,
+    busy: busyShare(model.served, made, before.status.byKey.get(keyOf(model))?.served, seconds),
     made,
     seconds,
   };
@@ -226,7 +233,7 @@ function judge(model, key, add) {
     );
   }
   if (made?.requests.failed) {
-    const text = `failed ${grouped(made.requests.failed)} requests in the last minute. The log says why.`;
+    const text = `failed ${grouped(made.requests.failed)} ${made.requests.failed === 1 ? "request" : "requests"} in the last minute. The log says why.`;
     add("bad", "fails requests", text, key);
   }
   const rate = rates(model);
@@ -387,7 +394,7 @@ function showTotals(status) {
     rate("unanswered"),
     "a second",
     `${part}${sinceStart((model) => all(model) - model.requests.ok)} since start`,
-    lost ? "busy" : "calm",
+    now?.blamed ? "busy" : "calm",
     draw("unanswered"),
   );
   const waiting = total(served.map((model) => model.served.waiting));
@@ -460,10 +467,12 @@ function rowOf(key) {
   const body = element("div", { class: "panels" });
   const details = element("details", { id: key }, summary, body);
   details.addEventListener("toggle", () => {
-    if (details.open && !costs.has(key)) costs.size && (costs = new Map());
-    show();
+    const isUnknown = details.open && !costs.has(key) && !details.classList.contains("idle");
+    if (isUnknown && !paused) {
+      costs = new Map();
+      poll();
+    } else show();
   });
-  summary.addEventListener("click", () => openedByHand.add(key));
   const made = { details, state, note, values, body, bar: details.querySelector(".bar > span") };
   rows.set(key, made);
   return made;
@@ -524,7 +533,7 @@ function showModel(model, row, problems) {
   put("busy", rate ? `${Math.round(100 * rate.busy)} %` : "–", !rate?.busy);
   put("waiting", served ? grouped(served.waiting) : "–", !served?.waiting);
   put("p99", time(made && percentile(made.request, 0.99)), !made?.answered);
-  put("unanswered", a(rate?.unanswered), !rate?.unanswered, rate?.unanswered ? "busy" : "calm");
+  put("unanswered", a(rate?.unanswered), !rate?.unanswered, rate?.blamed ? "busy" : "calm");
   row.bar.style.width = `${rate ? 100 * rate.busy : 0}%`;
   if (row.details.open) showPanels(model, row);
 }
