@@ -140,9 +140,9 @@ export function sizesPanel(made, served) {
 /** The size at which a row costs the least, which is what is run where so many wait. */
 function chosenText(known) {
   if (known.row_costs.length !== 1) return "chosen: where a row costs the least";
-  const [{ length, rows }] = known.row_costs;
+  const [{ length, rows, micros }] = known.row_costs;
   const point = known.points.find((each) => each.length === length && each.rows === rows);
-  return `chosen: ${rowsText(rows)}${point ? `, ${time(point.micros / rows)} each` : ""}`;
+  return `chosen: ${rowsText(rows)}, ${time(point ? point.micros / rows : micros)} each`;
 }
 
 const COST_ORIGINS = {

@@ -551,9 +551,9 @@ function stateOf(model, problems) {
 function showPanels(model, row) {
   const served = model.served;
   if (!served) {
-    row.body.replaceChildren(
-      element("p", { class: "reason" }, model.reason || "Nothing to tell yet."),
-    );
+    const isLimited = Boolean(looks.at(-1).status.limited);
+    const nothing = isLimited ? "With a token there is more to see." : "Nothing to tell yet.";
+    row.body.replaceChildren(element("p", { class: "reason" }, model.reason || nothing));
     return;
   }
   const isAll = document.querySelector("#window input:checked").value === "start";

@@ -153,6 +153,19 @@ function named(ends) {
     });
 }
 
+/** All points, the chosen ones marked; a size that was chosen between measured ones is one, too. */
+function chosenToo({ points, row_costs: chosen }) {
+  const isChosen = (point) => {
+    return chosen.some((row) => row.length === point.length && row.rows === point.rows);
+  };
+  const known = points.map((point) => ({ ...point, chosen: isChosen(point) }));
+  const between = chosen.filter((row) => {
+    return !points.some((point) => point.length === row.length && point.rows === row.rows);
+  });
+  const added = between.map((row) => ({ ...row, micros: row.micros * row.rows, chosen: true }));
+  return [...known, ...added];
+}
+
 /** What a row costs by the rows of the run, a line for each length, the chosen size marked. */
 export function costPlot(costs) {
   const all = [...new Set(costs.points.map((point) => point.length))].sort((a, b) => a - b);
@@ -165,7 +178,7 @@ export function costPlot(costs) {
   const { width, height, left, top, bottom } = FRAME;
   const isOne = lengths.length === 1;
   const right = isOne ? 20 : 58; // room for the names of the lines
-  const points = costs.points.filter((point) => lengths.includes(point.length));
+  const points = chosenToo(costs).filter((point) => lengths.includes(point.length));
   const most = Math.max(...points.map((point) => point.rows));
   const highest = ceiling(Math.max(...points.map((point) => point.micros / point.rows)));
   const x = (rows) => left + 10 + (Math.log2(rows) / Math.log2(most)) * (width - right - left - 10);
@@ -176,12 +189,10 @@ export function costPlot(costs) {
   for (const [index, length] of lengths.entries()) {
     const own = points.filter((point) => point.length === length).sort((a, b) => a.rows - b.rows);
     const shade = isOne ? 2 : PLOTTED_LENGTHS - lengths.length + index;
-    const best = costs.row_costs.find((row) => row.length === length)?.rows;
     const places = own.map((point) => [x(point.rows), y(point.micros / point.rows)]);
     parts.push(drawn("path", { d: path(places), class: `line shade${shade}` }));
-    for (const [place, point] of own.entries()) {
+    for (const [place, { chosen, ...point }] of own.entries()) {
       const [cx, cy] = places[place];
-      const chosen = point.rows === best;
       const text =
         `${rowsText(point.rows)}: ${time(point.micros / point.rows)} a row, ${time(point.micros)} the run` +
         (isOne ? "" : `, length ${grouped(length)}`) +
