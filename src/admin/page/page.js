@@ -51,9 +51,10 @@ const rows = new Map(); // model version -> its part of the page
 
 const keyOf = (model) => `${model.name}/${model.version}`;
 
-async function ask(path) {
+/** Asks the server, until it takes too long or a signal ends it. */
+async function ask(path, ...signals) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
-  const signal = AbortSignal.any([asking.signal, AbortSignal.timeout(PATIENCE_MS)]);
+  const signal = AbortSignal.any([...signals, AbortSignal.timeout(PATIENCE_MS)]);
   return fetch(path, { headers, signal, cache: "no-store" });
 }
 
@@ -62,7 +63,7 @@ async function poll() {
   asking?.abort();
   const mine = (asking = new AbortController());
   try {
-    await look();
+    await look(mine.signal);
     failedSince = null;
   } catch (error) {
     if (mine !== asking || mine.signal.aborted) return;
@@ -74,9 +75,9 @@ async function poll() {
     timer = setTimeout(poll, looks.length < 2 ? POLL_MS / 2 : POLL_MS);
 }
 
-async function look() {
+async function look(signal) {
   const guarded = !byId("access").hidden && token === null;
-  const answer = guarded ? { status: 401 } : await ask("status");
+  const answer = guarded ? { status: 401 } : await ask("status", signal);
   if (answer.status === 401) {
     if (token !== null) {
       write(byId("refusal"), "The server does not know this token, or takes it no more.");
@@ -84,7 +85,7 @@ async function look() {
     }
     token = null;
     byId("access").hidden = false;
-    const ready = await (await ask("readyz")).json();
+    const ready = await (await ask("readyz", signal)).json();
     take({ ...ready, limited: true });
     return;
   }
@@ -94,11 +95,13 @@ async function look() {
   write(byId("refusal"), "");
   take(status);
   const isOpen = [...rows.values()].some((row) => row.details.open);
-  if (isOpen && (turn % COSTS_EVERY === 0 || costs.size === 0)) {
-    const told = await ask("costs");
-    if (told.ok) costs = new Map((await told.json()).models.map((model) => [keyOf(model), model]));
-  }
+  if (isOpen && turn % COSTS_EVERY === 0) await askCosts(signal);
   turn += 1;
+}
+
+async function askCosts(...signals) {
+  const told = await ask("costs", ...signals);
+  if (told.ok) costs = new Map((await told.json()).models.map((model) => [keyOf(model), model]));
 }
 
 /** Takes a look among those that are kept. */
@@ -468,10 +471,9 @@ function rowOf(key) {
   const details = element("details", { id: key }, summary, body);
   details.addEventListener("toggle", () => {
     const isUnknown = details.open && !costs.has(key) && !details.classList.contains("idle");
-    if (isUnknown && !paused) {
-      costs = new Map();
-      poll();
-    } else show();
+    show();
+    // Without an answer, the next look asks again.
+    if (isUnknown) askCosts().then(show, () => (turn = 0));
   });
   const made = { details, state, note, values, body, bar: details.querySelector(".bar > span") };
   rows.set(key, made);
