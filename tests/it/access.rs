@@ -292,7 +292,6 @@ async fn rights_decide_over_rest_and_on_the_admin_port() {
         ("GET /costs", "", 401),
         ("GET /costs", "nobody", 401),
         ("GET /costs", "reader", 200),
-        ("GET /", "", 200),
         ("GET /status", "", 401),
         ("GET /status", "nobody", 401),
         ("GET /status", "reader", 200),
