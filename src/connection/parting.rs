@@ -232,7 +232,7 @@ mod tests {
                 }
             }
             // Long enough for what is held back.
-            tokio::time::sleep(QUIET * 2).await;
+            sleep(QUIET * 2).await;
         });
         let mut got = Vec::new();
         for size in reads.iter().cycle() {

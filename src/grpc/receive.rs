@@ -16,6 +16,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
+use tower::BoxError;
 
 use super::status::status;
 use crate::config::RequestLimits;
@@ -36,7 +37,9 @@ pub(super) fn bounded(
     request.map(|body| Body::new(Receiving::new(body, is_stream, limits, budget.clone())))
 }
 
-struct Receiving<B> {
+/// A body that is counted and waited for with an end.
+#[derive(Debug)]
+pub(super) struct Receiving<B> {
     body: B,
     is_stream: bool,
     message_limit: usize,
@@ -48,7 +51,12 @@ struct Receiving<B> {
 }
 
 impl<B> Receiving<B> {
-    fn new(body: B, is_stream: bool, limits: &RequestLimits, budget: ByteBudget) -> Self {
+    pub(super) fn new(
+        body: B,
+        is_stream: bool,
+        limits: &RequestLimits,
+        budget: ByteBudget,
+    ) -> Self {
         Self {
             body,
             is_stream,
@@ -103,7 +111,10 @@ pub fn full(budget: &ByteBudget, bytes: usize) -> PredictError {
 /// When a message that does not fit now is worth another try: runs take this long.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for Receiving<B> {
+impl<B> HttpBody for Receiving<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -125,7 +136,10 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for Receiving<B
                 this.patience.progress();
                 frame.data_ref().map_or(Ok(()), |data| this.count(data)).map(|()| frame)
             }
-            other @ Poll::Ready(_) => return other,
+            Poll::Ready(Some(Err(error))) => {
+                return Poll::Ready(Some(Err(Status::from_error(error.into()))));
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
         };
         Poll::Ready(Some(counted.map_err(|error| {
             (this.failed, this.permit) = (true, None);

@@ -13,6 +13,7 @@ CHART = ROOT / "helm" / "onnxd"
 TOOLS = ROOT / ".tools"
 HELM = TOOLS / "helm"
 HELM_3 = TOOLS / "helm3"
+PROMETHEUS = TOOLS / "prometheus" / "usr" / "bin"
 CASES = sorted(path.name for path in (CHART / "ci").glob("*-values.yaml"))
 
 # Longest wait for a tool, in seconds. Reached only when something is broken.

@@ -31,7 +31,7 @@ class Prometheus:
             "scrape_configs": [{"job_name": rendering.NAME, "static_configs": [target]}],
         }
         (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-        command = [str(rendering.TOOLS / "prometheus"), f"--config.file={folder}/prometheus.yaml"]
+        command = [str(rendering.PROMETHEUS / "prometheus"), f"--config.file={folder}/prometheus.yaml"]
         command += [f"--storage.tsdb.path={folder}/data", "--web.listen-address=127.0.0.1:9090"]
         self.log = open(folder / "prometheus.log", "w")
         within = ["nsenter", "--net", "--target", str(server.pid()), "--"]

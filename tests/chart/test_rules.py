@@ -23,7 +23,7 @@ def rules(values=None):
 
 def promtool(*words):
     return subprocess.run(
-        [str(rendering.TOOLS / "promtool"), *map(str, words)], capture_output=True, text=True, timeout=rendering.PATIENCE
+        [str(rendering.PROMETHEUS / "promtool"), *map(str, words)], capture_output=True, text=True, timeout=rendering.PATIENCE
     )
 
 

