@@ -23,6 +23,7 @@ use crate::telemetry::metrics::{ConnectionMetrics, Refused};
 mod accepted;
 mod answers;
 pub mod calls;
+mod parting;
 pub mod socket;
 mod stall;
 pub mod tls;

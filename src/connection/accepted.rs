@@ -17,6 +17,7 @@ use tower::{Service, ServiceExt};
 
 use super::answers::PiecedBody;
 use super::calls::CountedBody;
+use super::parting::Parting;
 use super::socket::Socket;
 use super::stall::{CallExecutor, Unstalled};
 use super::tls::{PeerIdentity, Secured};
@@ -142,7 +143,7 @@ impl<S> Connection<S> {
             }
         });
         let service = TowerToHyperService::new(service);
-        let socket = Unstalled::new(socket, limits.write_stall);
+        let socket = Unstalled::new(Parting::new(socket), limits.write_stall);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::pin!(connection);
         let aged = aged(limits.max_age, random);
