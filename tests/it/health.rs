@@ -37,6 +37,9 @@ async fn nothing_serves_before_it_is_loaded() {
         (status.code(), status.message()),
         (Code::Unavailable, "model `echo` is not ready: still loading")
     );
+    // Whether a name is there is not known before all were tried.
+    let status = client.model_infer(request("absent", &[1.0])).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{}", status.message());
 
     loading.open();
     assert_eq!(next().await, ServingStatus::Serving);
@@ -45,6 +48,8 @@ async fn nothing_serves_before_it_is_loaded() {
     let ready = ModelReadyRequest { name: "echo".into(), version: String::new() };
     assert!(client.model_ready(ready).await.unwrap().get_ref().ready);
     assert!(client.model_infer(request("echo", &[1.0])).await.is_ok());
+    let status = client.model_infer(request("absent", &[1.0])).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
 
     let stopping = server.shut_down();
     assert_eq!(whole.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);

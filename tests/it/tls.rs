@@ -235,12 +235,14 @@ async fn handshakes_that_stall_take_the_places_of_their_port_only_and_not_for_lo
         stalled.push(socket);
     }
     server.counted("onnxd_handshakes{port=\"grpc\"}", |count| count == 2).await;
-    assert!(connect(server.grpc, &authority, None, &["h2"]).await.is_err());
     connect(server.http, &authority, None, &["http/1.1"]).await.unwrap();
+    // Whoever has stalled the longest gives way to a peer that goes on, once it had its time.
+    let served = async { while connect(server.grpc, &authority, None, &["h2"]).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, served).await.unwrap();
     let refused = |reason: &str| {
         format!("onnxd_refused_connections_total{{port=\"grpc\",reason=\"{reason}\"}}")
     };
-    server.counted(&refused("handshakes"), |count| count == 1).await;
+    server.counted(&refused("handshakes"), |count| count >= 1).await;
 
     for mut socket in stalled {
         let closed = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await;
@@ -249,7 +251,7 @@ async fn handshakes_that_stall_take_the_places_of_their_port_only_and_not_for_lo
     server.counted("onnxd_handshakes{port=\"grpc\"}", |count| count == 0).await;
     let mut client = client(server.grpc, &authority, None).await;
     client.model_infer(request("echo", &[1.0])).await.unwrap();
-    server.counted(&refused("silent"), |count| count == 3).await;
+    server.counted(&refused("silent"), |count| count == 2).await;
     server.counted(&refused("tls"), |count| count == 0).await;
     drop((client, quiet));
     server.counted("onnxd_connections{port=\"grpc\"}", |count| count == 0).await;
