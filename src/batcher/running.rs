@@ -75,7 +75,12 @@ impl Running {
     }
 
     /// The batch goes on with a run of some of its riders; whether one of them is still there.
-    pub(super) fn ride(&mut self, instance: usize, riding: Vec<JobKey>, stop: Arc<dyn Stop>) -> bool {
+    pub(super) fn ride(
+        &mut self,
+        instance: usize,
+        riding: Vec<JobKey>,
+        stop: Arc<dyn Stop>,
+    ) -> bool {
         let Some(Some(run)) = self.runs.get_mut(instance) else { return true };
         let wanted = riding.iter().any(|rider| !run.gone.contains(rider));
         (run.riding, run.stop) = (Some(riding), stop);

@@ -187,3 +187,14 @@ def test_mistakes(server):
     assert done.returncode == 1 and "127.0.0.1:1" in done.stderr and "refused" in done.stderr
     done = harness.onnxd("infer", "two_inputs", "--addr", "no address")
     assert done.returncode == 2 and "HOST:PORT" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    for words in (["doctor"], ["token", "ci"]):
+        process = subprocess.Popen(
+            [harness.BINARY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        told = process.stderr.read()
+        process.stderr.close()
+        assert process.wait(harness.PATIENCE) != 101 and "panicked" not in told, (words, told)

@@ -135,7 +135,9 @@ fn credentials() {
 fn some_credentials_are_known() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/credentials");
     let read = |name: &str| targets::known(&std::fs::read(folder.join(name)).unwrap());
-    for (name, whose) in [("RS256", Some("jwt:svc")), ("PS384", Some("jwt:svc")), ("secret", Some("token:ci"))] {
+    for (name, whose) in
+        [("RS256", Some("jwt:svc")), ("PS384", Some("jwt:svc")), ("secret", Some("token:ci"))]
+    {
         assert_eq!(read(name).as_deref(), whose, "{name}");
     }
     for name in ["unsigned", "by_the_public_key", "basic"] {

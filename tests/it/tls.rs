@@ -98,6 +98,44 @@ async fn peers_that_are_not_as_they_should_reach_nothing() {
     server.finish().await;
 }
 
+/// A certificate of whoever stands at the end of so many who vouch for each other, with all of them.
+fn at_the_end_of(ours: &Authority, count: usize) -> Pair {
+    let mut chain = vec![ours.vouched("1")];
+    while chain.len() < count {
+        let next = chain[chain.len() - 1].vouched(&(chain.len() + 1).to_string());
+        chain.push(next);
+    }
+    let mut pair = chain[count - 1].pair();
+    for authority in chain.iter().rev() {
+        pair.cert.push_str(&authority.pem);
+    }
+    pair
+}
+
+#[tokio::test]
+async fn a_chain_without_end_is_turned_away() {
+    let ours = Authority::new("ours");
+    let files = Files::new(&ours.pair(), &ours.pem);
+    let ca = files.path("ca.pem");
+    let server = files.server(&[("tls_client_ca", &ca)]).await;
+    for (count, is_served) in [(3, true), (99, false)] {
+        let own = at_the_end_of(&ours, count);
+        let stream = connect(server.grpc, &ours, Some(&own), &["h2"]).await;
+        let hello = [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+        if is_served {
+            let (mut stream, mut heard) = (stream.unwrap(), [0]);
+            stream.write_all(&hello).await.unwrap();
+            let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut heard)).await;
+            read.unwrap().unwrap();
+        } else {
+            assert!(is_turned_away(stream, &hello).await, "{count}");
+        }
+    }
+    let refused = "onnxd_refused_connections_total{port=\"grpc\",reason=\"tls\"}";
+    server.counted(refused, |count| count == 1).await;
+    server.finish().await;
+}
+
 #[tokio::test]
 async fn an_optional_certificate_may_be_missing_but_not_wrong() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));

@@ -18,22 +18,8 @@ const CASES: u32 = 10_000;
 const MAX_ROWS: usize = 8;
 /// Sizes that go wrong where arithmetic is careless: products of two or more of them wrap to zero, to
 /// a small number, or to the right one.
-const SIZES: [i64; 14] = [
-    -1,
-    0,
-    1,
-    2,
-    4,
-    8,
-    9,
-    1 << 31,
-    1 << 32,
-    1 << 61,
-    1 << 62,
-    (1 << 62) + 1,
-    i64::MAX,
-    i64::MIN,
-];
+const SIZES: [i64; 14] =
+    [-1, 0, 1, 2, 4, 8, 9, 1 << 31, 1 << 32, 1 << 61, 1 << 62, (1 << 62) + 1, i64::MAX, i64::MIN];
 
 fn spec() -> ModelSpec {
     let tensor = |name: &str, dtype, dims: Vec<Dim>, batch_axis| TensorSpec {
@@ -204,8 +190,7 @@ fn is_right(request: &ModelInferRequest) -> bool {
     let mut symbols: BTreeMap<&str, i64> = BTreeMap::new();
     for declared in &spec.inputs {
         let Some(input) = seen.get(&*declared.name) else { return false };
-        if input.datatype != declared.dtype.wire_name()
-            || input.shape.len() != declared.dims.len()
+        if input.datatype != declared.dtype.wire_name() || input.shape.len() != declared.dims.len()
         {
             return false;
         }
@@ -226,7 +211,8 @@ fn is_right(request: &ModelInferRequest) -> bool {
 /// How many elements a shape has, whatever their number; `None` where it is no shape: a size below zero,
 /// or sizes that memory could not hold even if another one were not zero.
 fn elements(shape: &[i64]) -> Option<BigInt> {
-    let product = |sizes: &mut dyn Iterator<Item = i64>| sizes.map(BigInt::from).product::<BigInt>();
+    let product =
+        |sizes: &mut dyn Iterator<Item = i64>| sizes.map(BigInt::from).product::<BigInt>();
     let most = BigInt::from(isize::MAX);
     let is_shape = shape.iter().all(|size| *size >= 0)
         && product(&mut shape.iter().copied().filter(|size| *size > 0)) <= most;
