@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples test-image image image-whole test-scale-out scale-out lint bench bench-scheduling chaos soak soak-control tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-image image image-whole test-scale-out scale-out lint supply-chain advisories sbom bench bench-scheduling chaos soak soak-control tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -61,10 +61,19 @@ test-scale-out: build .venv/clients/installed ## Servers come and go under load 
 scale-out: build .venv/clients/installed ## The same at length (ARGS='--rounds 100 --front envoy --trial ageing')
 	tests/scale_out/run.sh $(or $(ARGS),--rounds 100)
 
-lint: ## Check format, lints and documentation links
+lint: supply-chain ## Check format, lints, documentation links and dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+supply-chain: ## Check licences, bans and sources of dependencies (deny.toml)
+	supply-chain/run.sh check
+
+advisories: ## Look for known faults of dependencies; needs github.com, where their list lies
+	supply-chain/run.sh advisories
+
+sbom: build ## Write target/onnxd.cdx.json: all crates of the server, and ONNX Runtime
+	supply-chain/run.sh sbom
 
 bench: build ## Measure against the floor and the ceiling, about six minutes (ARGS=--quick: one and a half)
 	cargo bench --locked --bench server -- $(ARGS)
