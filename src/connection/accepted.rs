@@ -225,6 +225,9 @@ async fn greeting(socket: &impl Socket) -> io::Result<()> {
             return Ok(());
         }
         if count == seen {
+            if socket.has_ended().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             // Peeking returns at once while a part lies there: look again a little later.
             tokio::time::sleep(PEEK_PAUSE).await;
         }
