@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples test-scale-out test-image test-chart image image-whole scale-out chart-readme lint bench bench-scheduling chaos soak soak-control test-kube tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-scheduling chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -68,10 +68,19 @@ chart-readme: ## Write the table of values in helm/onnxd/README.md anew
 	tests/chart/tools.sh
 	.tools/readme-generator/node_modules/.bin/readme-generator --values helm/onnxd/values.yaml --readme helm/onnxd/README.md
 
-lint: ## Check format, lints and documentation links
+lint: supply-chain ## Check format, lints, documentation links and dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+supply-chain: ## Check licences, bans and sources of dependencies (deny.toml)
+	supply-chain/run.sh check
+
+advisories: ## Look for known faults of dependencies; needs github.com, where their list lies
+	supply-chain/run.sh advisories
+
+sbom: build ## Write target/onnxd.cdx.json: all crates of the server, and ONNX Runtime
+	supply-chain/run.sh sbom
 
 bench: build ## Measure against the floor and the ceiling, about six minutes (ARGS=--quick: one and a half)
 	cargo bench --locked --bench server -- $(ARGS)

@@ -37,3 +37,4 @@ mod stream_infer;
 mod supply_chain;
 mod tls;
 mod transport;
+mod validator;
