@@ -361,8 +361,10 @@ func (i *installation) uninstall(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(pods.Items) > 0 {
-			return fmt.Errorf("%d pods are left", len(pods.Items))
+		for _, pod := range pods.Items {
+			if pod.Annotations["helm.sh/hook"] == "" {
+				return fmt.Errorf("pod %s is left", pod.Name)
+			}
 		}
 		secrets, err := i.t.cluster.client.CoreV1().Secrets(i.namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm"})
 		if err == nil && len(secrets.Items) > 0 {

@@ -125,10 +125,14 @@ func content(object *unstructured.Unstructured) string {
 	return string(text)
 }
 
-// gone returns an error that names what of a release is still there.
+// gone returns an error that names what of a release is still there. The pod of `helm test` is no part
+// of the release: it is kept for its log.
 func (o *objects) gone(ctx context.Context, namespace string, r *rendered) error {
 	var left []error
 	for _, object := range r.objects {
+		if isHook(object) {
+			continue
+		}
 		place, err := o.at(object, namespace)
 		if err != nil {
 			return err

@@ -35,7 +35,10 @@ type trial struct {
 func eventually(ctx context.Context, f func(ctx context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
-		last = f(ctx)
+		// What a look says that was cut off is not the reason.
+		if err := f(ctx); err == nil || ctx.Err() == nil {
+			last = err
+		}
 		return last == nil, nil
 	})
 	if err != nil && last != nil {
