@@ -84,7 +84,6 @@ func startCluster(ctx context.Context, executable, folder string) (*cluster, err
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--proxy-client-cert-file="+c.path("front-proxy.crt"), "--proxy-client-key-file="+c.path("front-proxy.key"),
-		"--enable-aggregator-routing=true",
 	)
 	if err != nil {
 		return c, err
