@@ -19,9 +19,11 @@ use tonic::body::Body;
 use tower::BoxError;
 
 use super::status::status;
+use crate::access::methods;
 use crate::config::RequestLimits;
 use crate::error::PredictError;
 use crate::job::{ByteBudget, BytePermit};
+use crate::telemetry::metrics::calls::CallMetrics;
 
 /// Methods that take a stream of messages; all others take one.
 const STREAMS: [&str; 2] = ["ModelStreamInfer", "ServerReflectionInfo"];
@@ -31,10 +33,13 @@ pub(super) fn bounded(
     request: http::Request<Body>,
     limits: &RequestLimits,
     budget: &ByteBudget,
+    calls: &CallMetrics,
 ) -> http::Request<Body> {
-    let method = request.uri().path().rsplit('/').next();
+    let path = request.uri().path();
+    let method = path.rsplit('/').next();
     let is_stream = method.is_some_and(|method| STREAMS.contains(&method));
-    request.map(|body| Body::new(Receiving::new(body, is_stream, limits, budget.clone())))
+    let metrics = (calls.clone(), calls.place(methods::index(path)));
+    request.map(|body| Body::new(Receiving::new(body, is_stream, limits, budget.clone(), metrics)))
 }
 
 /// A body that is counted and waited for with an end.
@@ -48,6 +53,8 @@ pub(super) struct Receiving<B> {
     permit: Option<BytePermit>,
     framing: Framing,
     failed: bool,
+    /// Where messages are counted, and the place of their method there.
+    metrics: (CallMetrics, usize),
 }
 
 impl<B> Receiving<B> {
@@ -56,6 +63,7 @@ impl<B> Receiving<B> {
         is_stream: bool,
         limits: &RequestLimits,
         budget: ByteBudget,
+        metrics: (CallMetrics, usize),
     ) -> Self {
         Self {
             body,
@@ -66,6 +74,7 @@ impl<B> Receiving<B> {
             permit: None,
             framing: Framing::default(),
             failed: false,
+            metrics,
         }
     }
 
@@ -75,6 +84,9 @@ impl<B> Receiving<B> {
             match self.framing.next(&mut bytes) {
                 Part::Nothing => {}
                 Part::Announced(length) => {
+                    if length == 0 {
+                        self.metrics.0.received(self.metrics.1, 1, 0);
+                    }
                     // The codec has the better words for a message above its limit.
                     let length = if length > self.message_limit { 0 } else { length };
                     if !self.budget.has_room(length) {
@@ -82,6 +94,8 @@ impl<B> Receiving<B> {
                     }
                 }
                 Part::Contents { bytes, is_last } => {
+                    let (calls, place) = &self.metrics;
+                    calls.received(*place, u64::from(is_last), bytes as u64);
                     let permit = self.permit.get_or_insert_with(|| self.budget.charge(0));
                     if !self.budget.extend(permit, bytes) {
                         return Err(full(&self.budget, bytes));
@@ -161,14 +175,14 @@ const FRAME_BYTES: usize = 5;
 
 /// Where in its messages a body is.
 #[derive(Debug, Default)]
-struct Framing {
+pub(super) struct Framing {
     frame: [u8; FRAME_BYTES],
     seen: usize,
     left: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     /// A part of a frame.
     Nothing,
     /// A message of that length begins.
@@ -178,7 +192,7 @@ enum Part {
 }
 
 impl Framing {
-    fn next(&mut self, bytes: &mut &[u8]) -> Part {
+    pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Part {
         let wanted = if self.left > 0 { self.left } else { FRAME_BYTES - self.seen };
         let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
         *bytes = rest;

@@ -23,6 +23,7 @@ mod health;
 mod infer;
 mod layering;
 mod limits;
+mod observability;
 mod ports;
 mod profile;
 mod promises;

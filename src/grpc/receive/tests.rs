@@ -50,7 +50,13 @@ fn message(length: u8, there: usize) -> Vec<u8> {
 
 fn receiving(budget: &ByteBudget, is_stream: bool, parts: &[(u64, Vec<u8>)]) -> Receiving<Slow> {
     let parts = parts.iter().map(|(after, bytes)| (*after, Bytes::from(bytes.clone()))).collect();
-    Receiving::new(Slow { parts, timer: None }, is_stream, &limits(), budget.clone())
+    Receiving::new(
+        Slow { parts, timer: None },
+        is_stream,
+        &limits(),
+        budget.clone(),
+        (CallMetrics::new(Vec::new()), 0),
+    )
 }
 
 async fn next(body: &mut Receiving<Slow>) -> Option<Result<usize, Status>> {
