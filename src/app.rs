@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::access::{Access, AccessError};
+use crate::admin::Operated;
 use crate::config::{Config, ControlMode};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
@@ -265,6 +266,7 @@ impl App {
             access: &access,
             traces: &self.traces,
             stop: &stop,
+            runtime: &self.runtime,
         };
         let calls = self.metrics.calls(methods(access.is_guarded()));
         let repository = Arc::clone(&self.repository);
@@ -307,6 +309,7 @@ struct Shared<'a> {
     access: &'a Access,
     traces: &'a Traces,
     stop: &'a watch::Sender<bool>,
+    runtime: &'a str,
 }
 
 /// Tasks of the three ports.
@@ -324,7 +327,7 @@ impl Ports {
     fn start(
         &mut self,
         listeners: Listeners,
-        Shared { config, repository, control, memory, access, traces, stop }: Shared<'_>,
+        Shared { config, repository, control, memory, access, traces, stop, runtime }: Shared<'_>,
         ([connections, rest_connections], calls): ([Connections; 2], CallMetrics),
         encode: impl Fn(Format) -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
     ) -> Result<(), tonic_reflection::server::Error> {
@@ -366,8 +369,8 @@ impl Ports {
             }
         });
         let stopped = raised(self.stop_operator.subscribe());
-        let known = (Arc::clone(repository), access.clone());
-        self.operator.spawn(admin::serve(listeners.admin, known, encode, operator, stopped));
+        let operated = Operated::new(repository, access, memory, runtime);
+        self.operator.spawn(admin::serve(listeners.admin, operated, encode, operator, stopped));
         Ok(())
     }
 }

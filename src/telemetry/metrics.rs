@@ -241,6 +241,11 @@ impl ModelMetrics {
         }
     }
 
+    /// How many requests ended in each way so far.
+    pub fn endings(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
+        Outcome::ALL.into_iter().zip(self.outcomes.iter().map(Counter::get))
+    }
+
     /// A request whose trace is recorded was answered `took` after it arrived.
     pub fn answered(&self, took: Duration, trace: &SpanContext) {
         self.request.exemplify(took, trace);

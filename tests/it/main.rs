@@ -31,6 +31,7 @@ mod rest;
 mod rest_refusals;
 mod scheduling;
 mod shutdown;
+mod status;
 mod stream_infer;
 mod supply_chain;
 mod tls;
