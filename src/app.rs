@@ -13,11 +13,10 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::access::{Access, AccessError};
 use crate::admin::Operated;
-use crate::config::{Config, ControlMode};
+use crate::config::{Config, ControlMode, OtherNames};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
 use crate::connection::tls::{Identity, TlsError};
@@ -41,7 +40,7 @@ mod drain;
 mod local;
 pub mod signal;
 
-use drain::{LEAST_FLUSH, drain};
+use drain::drain;
 pub use local::LocalListener;
 
 /// Bound sockets of the three ports.
@@ -155,7 +154,7 @@ impl App {
         // The path after the name is for people; a label needs the version only.
         let version = runtime.split(" (").next().unwrap_or(runtime);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), version, &budget);
-        if config.triton_metrics {
+        if config.metrics_compat.contains(&OtherNames::Triton) {
             metrics.with_triton_names();
         }
         let courier = Courier::start();
@@ -216,6 +215,18 @@ impl App {
         Ok((access, reload))
     }
 
+    /// Writes metrics as they are at that moment.
+    fn encoder(
+        &self,
+    ) -> impl Fn(Format) -> Result<String, fmt::Error> + Clone + Send + Sync + use<> {
+        let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+        let repository = Arc::clone(&self.repository);
+        move |format| {
+            metrics.set_states(repository.states());
+            metrics.encode(&budget, format)
+        }
+    }
+
     /// Loads the models and serves until `shutdown`, then drains. `announce` is called once, with
     /// the banner, when every model was tried.
     ///
@@ -251,13 +262,7 @@ impl App {
         // Ends with the repository.
         tokio::spawn(watchdog::watch(Arc::downgrade(&self.repository), longest_run));
         let stop = watch::Sender::new(false);
-        let mut ports = Ports {
-            data: JoinSet::new(),
-            operator: JoinSet::new(),
-            stop_operator: watch::Sender::new(false),
-            open_calls,
-        };
-        let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+        let mut ports = Ports::new(open_calls);
         let shared = Shared {
             config: &self.config,
             repository: &self.repository,
@@ -269,11 +274,7 @@ impl App {
             runtime: &self.runtime,
         };
         let calls = self.metrics.calls(methods(access.is_guarded()));
-        let repository = Arc::clone(&self.repository);
-        let encode = move |format| {
-            metrics.set_states(repository.states());
-            metrics.encode(&budget, format)
-        };
+        let encode = self.encoder();
         ports
             .start(self.listeners, shared, ([grpc, http], calls), encode)
             .map_err(|error| internal(&error))?;
@@ -291,12 +292,7 @@ impl App {
             announce(&banner::text(&self.repository, &self.runtime, &banner));
             shutdown.await;
         }
-        let began = Instant::now();
-        let report = drain(&self.repository, ports, &stop, &self.config, &self.budget).await;
-        let bound = self.config.drain_pause + self.config.drain_grace;
-        let left = bound.saturating_sub(began.elapsed());
-        self.traces.finish(left.max(LEAST_FLUSH)).await;
-        Ok(report)
+        Ok(drain(&self.repository, ports, &stop, &self.config, (&self.budget, &self.traces)).await)
     }
 }
 
@@ -323,6 +319,11 @@ struct Ports {
 }
 
 impl Ports {
+    fn new(open_calls: OpenCalls) -> Self {
+        let (data, operator) = (JoinSet::new(), JoinSet::new());
+        Self { data, operator, stop_operator: watch::Sender::new(false), open_calls }
+    }
+
     /// Serves, each port with its own connections, and the operator's with what `encode` writes.
     fn start(
         &mut self,

@@ -239,7 +239,8 @@ fn traces_go_to_a_collector_or_nowhere() {
 
 #[test]
 fn metrics_have_other_names_only_where_they_are_wanted() {
-    assert!(!resolve(&[]).unwrap().triton_metrics);
-    assert!(resolve(&[("metrics_compat", "triton")]).unwrap().triton_metrics);
+    let names = |settings: &[_]| resolve(settings).unwrap().metrics_compat;
+    assert_eq!(names(&[]), []);
+    assert_eq!(names(&[("metrics_compat", "triton")]), [super::OtherNames::Triton]);
     assert!(resolve(&[("metrics_compat", "nvidia")]).is_err());
 }

@@ -1,4 +1,4 @@
-//! Where spans of traces go.
+//! Where spans of traces go, and what metrics are called.
 
 use super::{Reader, values};
 
@@ -13,7 +13,23 @@ pub struct TraceSettings {
     pub queue_spans: usize,
 }
 
+/// Names that metrics have beside their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherNames {
+    /// `nv_inference_…`
+    Triton,
+}
+
 impl Reader<'_> {
+    pub(super) fn metrics_compat(&mut self) -> Option<Vec<OtherNames>> {
+        self.value("metrics_compat", |text| match text {
+            "" => Ok(Vec::new()),
+            names => {
+                values::list(names, |name| values::choice(name, &[("triton", OtherNames::Triton)]))
+            }
+        })
+    }
+
     pub(super) fn traces(&mut self) -> Option<TraceSettings> {
         let endpoint = self.value("otlp_endpoint", |text| match text.trim() {
             "" => Ok(None),

@@ -112,11 +112,7 @@ impl ServedModel {
         let Surroundings { budget, metrics, courier, .. } = *around;
         let begun_at = Instant::now();
         let (spec, reason) = signature(&key, loaded.spec.clone(), &config)?;
-        if let Some(unknown) =
-            labels.keys().find(|name| !spec.outputs.iter().any(|output| *output.name == ***name))
-        {
-            return Err(LoadError::new(format!("labels for `{unknown}`, which is no output")));
-        }
+        check_labels(&labels, &spec)?;
         if let Some(reason) = &reason {
             tracing::info!(model = %key.name, version = key.version.number(), reason, "requests run one at a time");
         }
@@ -129,14 +125,7 @@ impl ServedModel {
         let limits = QueueLimits { max_jobs, bytes, default_priority };
         let batcher = Batcher::new(policy, limits, instances, costs);
         let (statistics, fitness) = (Arc::<ModelStatistics>::default(), Arc::<Fitness>::default());
-        let facts = ModelFacts {
-            provider: loaded.provider.clone(),
-            runtime: loaded.runtime,
-            batching: config.batching.name(),
-            keeps_answers: config.response_cache_bytes > 0,
-            statistics: Arc::clone(&statistics),
-        };
-        let model_metrics = metrics.model(&key, &batcher, facts);
+        let model_metrics = metrics.model(&key, &batcher, facts(&loaded, &config, &statistics));
         let pool = WorkerPool::spawn(PoolParts {
             model: key.name.to_string(),
             version: key.version.number(),
@@ -217,6 +206,29 @@ impl ServedModel {
         if let Some(pool) = pool {
             pool.join().await;
         }
+    }
+}
+
+fn check_labels(labels: &Labels, spec: &ModelSpec) -> Result<(), LoadError> {
+    let is_output = |name: &str| spec.outputs.iter().any(|output| *output.name == *name);
+    match labels.keys().find(|name| !is_output(name)) {
+        Some(unknown) => Err(LoadError::new(format!("labels for `{unknown}`, which is no output"))),
+        None => Ok(()),
+    }
+}
+
+/// What metrics tell of a version beside its counts.
+fn facts(
+    loaded: &LoadedModel,
+    config: &ModelConfig,
+    statistics: &Arc<ModelStatistics>,
+) -> ModelFacts {
+    ModelFacts {
+        provider: loaded.provider.clone(),
+        runtime: loaded.runtime.clone(),
+        batching: config.batching.name(),
+        keeps_answers: config.response_cache_bytes > 0,
+        statistics: Arc::clone(statistics),
     }
 }
 

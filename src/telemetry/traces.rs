@@ -195,9 +195,8 @@ impl Traces {
         if thread.is_err() {
             return;
         }
-        match tokio::time::timeout(limit, ended).await {
-            Ok(Ok(Ok(()))) => {}
-            _ => tracing::warn!("not all spans could be sent"),
+        if !matches!(tokio::time::timeout(limit, ended).await, Ok(Ok(Ok(())))) {
+            tracing::warn!("not all spans could be sent");
         }
     }
 }

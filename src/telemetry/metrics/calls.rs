@@ -249,7 +249,9 @@ mod tests {
         assert!(!before.contains(&lost));
 
         let place = calls.place(Some(0));
-        (0..3).for_each(|_| calls.begin(place));
+        for _ in 0..3 {
+            calls.begin(place);
+        }
         calls.end(place, 0, Duration::from_millis(1));
         calls.end(place, 15, Duration::from_millis(1));
         calls.received(place, 0, 10);

@@ -232,7 +232,9 @@ mod tests {
     #[test]
     fn rows_are_told_as_they_are() {
         let histogram = Histogram::rows();
-        [1, 2, 3, 300].into_iter().for_each(|rows| histogram.add(rows));
+        for rows in [1, 2, 3, 300] {
+            histogram.add(rows);
+        }
         let counts: Vec<u64> = histogram.buckets().into_iter().map(|(_, count)| count).collect();
         assert_eq!(counts, [1, 1, 1, 0, 0, 0, 0, 0, 0, 1]);
         assert!((histogram.sum() - 306.0).abs() < f64::EPSILON);
