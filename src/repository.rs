@@ -137,7 +137,12 @@ impl Repository {
     ) -> Result<Arc<ServedModel>, PredictError> {
         let snapshot = self.snapshot.load();
         let Some(versions) = snapshot.models.get(name) else {
-            return Err(PredictError::ModelNotFound { model: quoted(name) });
+            let model = quoted(name);
+            // Before the first look at the folder nobody knows what is in it.
+            return Err(match snapshot.phase {
+                Phase::Starting => PredictError::ModelNotReady { model, reason: "still loading" },
+                Phase::Serving | Phase::Draining => PredictError::ModelNotFound { model },
+            });
         };
         let not_ready = |state: &State| PredictError::ModelNotReady {
             model: name.to_owned(),

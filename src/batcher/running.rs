@@ -21,8 +21,12 @@ pub(super) struct Running {
 
 #[derive(Debug)]
 struct Run {
+    /// All riders of the batch.
     riders: Vec<JobKey>,
-    gone: usize,
+    /// Those of them that have left.
+    gone: Vec<JobKey>,
+    /// Those that ride at the moment, where the batch is run in several runs.
+    riding: Option<Vec<JobKey>>,
     stop: Arc<dyn Stop>,
     begun_at: Instant,
     /// When it is expected to end.
@@ -60,8 +64,29 @@ impl Running {
         (begun_at, until): (Instant, Instant),
     ) {
         if let Some(run) = self.runs.get_mut(instance) {
-            *run = Some(Run { riders, gone: 0, stop, begun_at, until, ran: None });
+            *run = Some(Run {
+                riders,
+                gone: Vec::new(),
+                riding: None,
+                stop,
+                begun_at,
+                until,
+                ran: None,
+            });
         }
+    }
+
+    /// The batch goes on with a run of some of its riders; whether one of them is still there.
+    pub(super) fn ride(
+        &mut self,
+        instance: usize,
+        riding: Vec<JobKey>,
+        stop: Arc<dyn Stop>,
+    ) -> bool {
+        let Some(Some(run)) = self.runs.get_mut(instance) else { return true };
+        let wanted = riding.iter().any(|rider| !run.gone.contains(rider));
+        (run.riding, run.stop) = (Some(riding), stop);
+        wanted
     }
 
     /// The run of `instance` did what it was for.
@@ -102,12 +127,13 @@ impl Running {
         Some(Ended { begun_at, ran })
     }
 
-    /// A rider leaves; whether it rode. The last one stops the run.
+    /// A rider leaves; whether it rode. The last one of a run stops it.
     pub(super) fn leave(&mut self, job: JobKey) -> bool {
         let run = self.runs.iter_mut().flatten().find(|run| run.riders.contains(&job));
         let Some(run) = run else { return false };
-        run.gone += 1;
-        if run.gone == run.riders.len() {
+        run.gone.push(job);
+        let riding = run.riding.as_ref().unwrap_or(&run.riders);
+        if riding.iter().all(|rider| run.gone.contains(rider)) {
             run.stop.stop();
         }
         true

@@ -29,6 +29,15 @@ struct Target {
     model: String,
     /// Empty: the server's choice.
     version: String,
+    tls: Option<Tls>,
+}
+
+/// How a server that speaks TLS is known.
+struct Tls {
+    /// Authorities of its certificate, as PEM.
+    authorities: Vec<u8>,
+    /// The name in it; empty for the host of the address.
+    name: String,
 }
 
 /// The subcommand.
@@ -50,6 +59,22 @@ pub(super) fn command() -> Command {
         .arg(
             text("addr", "HOST:PORT", "Address of the server's gRPC port")
                 .default_value(DEFAULT_ADDRESS),
+        )
+        .arg(
+            text(
+                "tls-ca",
+                "FILE",
+                "The server speaks TLS; PEM file with authorities of its certificate",
+            )
+            .value_parser(clap::value_parser!(PathBuf)),
+        )
+        .arg(
+            text(
+                "tls-name",
+                "NAME",
+                "Name in the server's certificate [default: the host of --addr]",
+            )
+            .requires("tls-ca"),
         )
         .arg(text("model-version", "NUMBER", "Version of the model [default: the server's choice]"))
         .arg(
@@ -74,8 +99,13 @@ pub(super) fn command() -> Command {
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-    let target =
-        Target { address: text("addr"), model: text("model"), version: text("model-version") };
+    let tls = match matches.get_one::<PathBuf>("tls-ca").map(|file| (file, std::fs::read(file))) {
+        None => None,
+        Some((_, Ok(authorities))) => Some(Tls { authorities, name: text("tls-name") }),
+        Some((file, Err(error))) => return wrong(format!("--tls-ca {}: {error}", file.display())),
+    };
+    let (address, model, version) = (text("addr"), text("model"), text("model-version"));
+    let target = Target { address, model, version, tls };
     let inputs: Vec<String> = matches.get_many("input").into_iter().flatten().cloned().collect();
     let timeout = matches.get_one("timeout-ms").copied().map(Duration::from_millis);
     let file = matches.get_one::<PathBuf>("file");

@@ -166,8 +166,18 @@ pub const SERVER: &[Setting] = &[
     ),
     setting("access_reload_ms", "10000", "Time between two looks at the access file"),
     // A handshake costs a millisecond of a processor: more at a time only delay each other.
-    setting("max_handshakes", "256", "TLS handshakes at a time, on each port"),
+    setting(
+        "max_handshakes",
+        "256",
+        "TLS handshakes at a time, on each port; one that stalls gives way to a new one",
+    ),
     setting("max_streams", "256", "Concurrent calls on one connection"),
+    // With the largest headers a call that does nothing takes about 20 KiB: these, a third of a gigabyte.
+    setting(
+        "max_calls",
+        "16384",
+        "Calls open at a time on the data port and the REST port together; more are refused",
+    ),
     // Clients that cancel at their deadline reset what a busy server has not come to yet: hundreds at
     // a time when they send thousands a second. The HTTP library's 20 ends their connections.
     setting(

@@ -296,7 +296,7 @@ impl Framing {
     pub(super) fn count(&mut self, mut bytes: &[u8]) -> (u64, u64) {
         let (mut messages, mut sum) = (0, 0);
         while !bytes.is_empty() {
-            match self.next(&mut bytes) {
+            match self.next(&mut bytes, 0) {
                 Part::Contents { bytes, is_last } => {
                     messages += u64::from(is_last);
                     sum += bytes as u64;

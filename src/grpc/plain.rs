@@ -28,10 +28,12 @@ use tonic::metadata::MetadataMap;
 use tower::{Service, ServiceExt};
 
 use super::inference::{Call, Failure};
-use super::receive::Receiving;
+use super::receive::{Receiving, too_many_calls};
 use super::service::InferenceService;
+use super::status::status;
 use super::{request_id, wire};
 use crate::access::methods;
+use crate::connection::Crowded;
 use crate::error::{PredictError, rounded};
 use crate::job::ByteBudget;
 use crate::pb::{ModelInferRequest, ModelInferResponse};
@@ -164,6 +166,9 @@ impl<S> Shared<S> {
         metadata: &MetadataMap,
         body: Incoming,
     ) -> Result<(ModelInferRequest, Call), Status> {
+        if let Some(crowded) = extensions.get::<Crowded>() {
+            return Err(status(&too_many_calls(*crowded), ""));
+        }
         let limits = self.service.limits();
         let body = Receiving::new(body, false, limits, self.memory.clone(), self.metrics.clone());
         let message = wire::decode(read(body, limits.max_message_bytes).await?)?;

@@ -26,9 +26,10 @@ use crate::tensor::Tensor;
 /// Runs `batch` and answers all its riders.
 pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
     let started_at = Instant::now();
-    let (reason, sequence, instance) = (batch.reason, batch.sequence, Some(batch.instance));
+    let (reason, sequence, worker) = (batch.reason, batch.sequence, batch.instance);
     let cut_at = batch.cut_at;
-    let mut riders = Vec::with_capacity(batch.jobs.len());
+    let all = batch.jobs.len();
+    let mut riders = Vec::with_capacity(all);
     for job in batch.jobs {
         if job.reply.is_abandoned() {
             continue;
@@ -45,11 +46,15 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
     let first = riders.iter().map(|job| job.enqueued_at).min().unwrap_or(cut_at);
     shared.metrics.cut(reason, cut_at.saturating_duration_since(first));
     let runs = ragged::runs(riders, &shared.spec);
-    // Of several runs, none says what one costs.
-    let instance = instance.filter(|_| runs.len() == 1);
+    let is_one = runs.len() == 1;
     for jobs in runs {
-        let first = Riders { jobs, sequence, instance, started_at };
-        run_wanted(shared, executor, first);
+        let is_all = jobs.len() == all;
+        let riders = Riders { jobs, sequence, worker, is_whole: is_one, started_at };
+        if is_all {
+            run_riders(shared, executor, riders);
+        } else {
+            run_wanted(shared, executor, riders);
+        }
     }
 }
 
@@ -74,8 +79,10 @@ struct Riders {
     jobs: Vec<Job>,
     /// The batch's.
     sequence: u64,
-    /// Who runs it, at the first try: what a second one costs says nothing of others.
-    instance: Option<usize>,
+    /// Who runs it.
+    worker: usize,
+    /// Whether this is all of the batch, at the first try: what other runs cost says nothing.
+    is_whole: bool,
     started_at: Instant,
 }
 
@@ -91,12 +98,13 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
         }
         Err(ExecuteError::Rows { output, reason }) => {
             stop_batching(shared, &output, &reason);
-            let sequence = riders.sequence;
+            let Riders { sequence, worker, .. } = riders;
             for rider in riders.jobs.into_iter().filter(|job| !job.reply.is_abandoned()) {
                 let (alone, started_at) = (rider.rows.is_none(), Instant::now());
-                let rider = Riders { jobs: vec![rider], sequence, instance: None, started_at };
+                let jobs = vec![rider];
+                let rider = Riders { jobs, sequence, worker, is_whole: false, started_at };
                 if alone {
-                    run_riders(shared, executor, rider);
+                    run_wanted(shared, executor, rider);
                 } else {
                     // Sent once more, the request runs whole.
                     let (output, reason) = (output.clone(), reason.clone());
@@ -142,18 +150,21 @@ fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
 }
 
 fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) {
-    let Riders { jobs: mut first, sequence, .. } = riders;
+    let Riders { jobs: mut first, sequence, worker, .. } = riders;
     let second = first.split_off(first.len() / 2);
     for jobs in [first, second] {
-        let half = Riders { jobs, sequence, instance: None, started_at: Instant::now() };
+        let started_at = Instant::now();
+        let half = Riders { jobs, sequence, worker, is_whole: false, started_at };
         run_wanted(shared, executor, half);
     }
 }
 
-/// Runs those of the riders that have waited through the runs before theirs.
+/// Runs those of the riders that have waited through the runs before theirs. When the last of them
+/// leaves, that run is stopped, whatever became of the others in the batch.
 fn run_wanted(shared: &PoolShared, executor: &mut dyn Executor, mut riders: Riders) {
     riders.jobs.retain(|job| !job.reply.is_abandoned());
-    if !riders.jobs.is_empty() {
+    let places = riders.jobs.iter().filter_map(|job| job.place).collect();
+    if !riders.jobs.is_empty() && shared.batcher.rides(riders.worker, places, executor.stopper()) {
         run_riders(shared, executor, riders);
     }
 }
@@ -226,7 +237,7 @@ fn execute(
 }
 
 fn answer(shared: &PoolShared, riders: Riders, done: Done) {
-    let Riders { jobs: riders, sequence, instance, started_at } = riders;
+    let Riders { jobs: riders, sequence, worker, is_whole, started_at } = riders;
     let Done { parts, rows, padding, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     // A request that was split counts with its first part.
@@ -238,9 +249,9 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     shared.metrics.padded(&padding);
     let took = times.input + times.infer + times.output;
     recorded(shared, &riders, (rows, started_at, took), false);
-    if let Some(instance) = instance {
+    if is_whole {
         let length = riders.iter().map(|job| job.request.length()).max().unwrap_or(1);
-        shared.batcher.ran(instance, rows, length);
+        shared.batcher.ran(worker, rows, length);
     }
     let mut answers = Vec::with_capacity(riders.len());
     for job in riders {

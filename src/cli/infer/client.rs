@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::{Target, refused, wrong};
+use super::{Target, Tls, refused, wrong};
 use crate::cli::Outcome;
 use crate::pb;
 use crate::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
@@ -60,12 +60,23 @@ impl Client {
     /// Connects to the server of `target`.
     pub(super) async fn new(target: &Target, timeout: Option<Duration>) -> Result<Self, Outcome> {
         let address = &target.address;
-        if address.starts_with("https:") {
-            return Err(wrong(format!("--addr {address}: only clear text is spoken here")));
+        if address.starts_with("https:") && target.tls.is_none() {
+            return Err(wrong(format!("--addr {address}: TLS needs --tls-ca")));
         }
-        let bare = address.trim_start_matches("http://");
-        let endpoint = Endpoint::from_shared(format!("http://{bare}"))
-            .map_err(|_| wrong(format!("--addr is {address:?}, expected HOST:PORT")))?
+        let bare = address.trim_start_matches("https://").trim_start_matches("http://");
+        let scheme = if target.tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{bare}"))
+            .map_err(|_| wrong(format!("--addr is {address:?}, expected HOST:PORT")))?;
+        if let Some(Tls { authorities, name }) = &target.tls {
+            let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authorities));
+            if !name.is_empty() {
+                tls = tls.domain_name(name);
+            }
+            endpoint = endpoint
+                .tls_config(tls)
+                .map_err(|error| wrong(format!("--tls-ca: {}", root_cause(&error))))?;
+        }
+        let endpoint = endpoint
             .connect_timeout(CONNECT_PATIENCE)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_EVERY)

@@ -84,7 +84,8 @@ fn the_signature_has_a_line_to_try() {
         inputs: vec![declared("x", "FP32", &[-1, 4]), declared("a b", "BYTES", &[])],
         outputs: vec![declared("long", "INT64", &[-1])],
     };
-    let target = Target { address: "h:1".into(), model: "m".into(), version: String::new() };
+    let target =
+        Target { address: "h:1".into(), model: "m".into(), version: String::new(), tls: None };
     assert_eq!(
         signature(&metadata, &target),
         "m 1, 2\n  input   x     FP32    [-1, 4]\n  input   a b   BYTES   []\n  \
