@@ -118,19 +118,8 @@ fn series(text: &str) -> BTreeSet<String> {
     samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
 }
 
-#[tokio::test]
-async fn every_series_is_there_before_anything_happens() {
-    let settings = [("max_queue_jobs", "1"), ("metrics_compat", "triton")];
-    let server = TestServer::start(&settings).await;
-    let (_, before) = scrape(server.admin, "").await;
-    for line in before.lines().filter(|line| !line.starts_with('#')) {
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        let is_counter =
-            ["_total", "_count", "_sum"].iter().any(|end| parts(series).0.ends_with(end));
-        let is_fact = series.starts_with("process_") || series.contains("result=\"ok\"");
-        assert!(!is_counter || is_fact || value.parse::<f64>().unwrap() == 0.0, "{line}");
-    }
-
+/// Has requests end in all ways that there are.
+async fn provoke_every_end(server: &TestServer) {
     let (mut client, gate) = (server.client().await, server.loader.control("gate"));
     client.model_infer(request("echo", &[1.0])).await.unwrap();
     client.model_infer(request("absent-\"x\"\n", &[1.0])).await.unwrap_err();
@@ -147,11 +136,11 @@ async fn every_series_is_there_before_anything_happens() {
     let running = ask(&client);
     gate.runs(1).await;
     let leaving = ask(&client);
-    crate::harness::queued(&server, "gate", 1).await;
+    crate::harness::queued(server, "gate", 1).await;
     let full = client.model_infer(request("gate", &[1.0])).await.unwrap_err();
     assert_eq!(full.code(), Code::ResourceExhausted);
     leaving.abort();
-    crate::harness::queued(&server, "gate", 0).await;
+    crate::harness::queued(server, "gate", 0).await;
     let mut late = Request::new(request("gate", &[1.0]));
     late.set_timeout(Duration::from_millis(1));
     let late = server.patient_client().await.model_infer(late).await.unwrap_err();
@@ -167,7 +156,22 @@ async fn every_series_is_there_before_anything_happens() {
     >::default();
     let unknown = other.unary(Request::new(onnxd::pb::ServerLiveRequest {}), path, codec).await;
     assert_eq!(unknown.unwrap_err().code(), Code::Unimplemented);
+}
 
+#[tokio::test]
+async fn every_series_is_there_before_anything_happens() {
+    let settings = [("max_queue_jobs", "1"), ("metrics_compat", "triton")];
+    let server = TestServer::start(&settings).await;
+    let (_, before) = scrape(server.admin, "").await;
+    for line in before.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let is_counter =
+            ["_total", "_count", "_sum"].iter().any(|end| parts(series).0.ends_with(end));
+        let is_fact = series.starts_with("process_") || series.contains("result=\"ok\"");
+        assert!(!is_counter || is_fact || value.parse::<f64>().unwrap() == 0.0, "{line}");
+    }
+
+    provoke_every_end(&server).await;
     let counted = "rpc_server_call_duration_seconds_count";
     let method = "rpc_method=\"inference.GRPCInferenceService/ModelInfer\"";
     for (labels, least) in [
