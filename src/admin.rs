@@ -2,11 +2,13 @@
 //!
 //! | path | answer |
 //! | --- | --- |
+//! | `/` | the operator's page: what follows, live and to be looked at |
 //! | `/metrics` | OpenMetrics text |
 //! | `/livez` | 200 while the process runs; 503 if only a restart can help: every run of every model hangs, or a device is lost |
 //! | `/readyz` | 200 when requests can be served, else 503; lists what is not ready and why |
 //! | `/version` | version of the server |
 //! | `/costs` | what runs of each model cost, as learned so far |
+//! | `/status` | what every model version does, in sums since start |
 //!
 //! `/costs` is a list `models` of every version that serves. It changes with every run.
 //!
@@ -20,11 +22,28 @@
 //!
 //! Lengths are told in classes, four to the octave; a class has the name of its smallest.
 //!
+//! `/status` has `version`, `runtime`, `uptime_seconds`, `ready`, `draining`, `memory` of requests
+//! (`held_bytes`, `limit_bytes`) and `models`, every version in the repository with `name`, `version`,
+//! `state` and `reason` as the repository index tells them, and `served`, null while it is not loaded:
+//!
+//! | key | meaning |
+//! | --- | --- |
+//! | `provider`, `batching`, `instances`, `has_rows`, `rows_per_run` | how it is set up |
+//! | `waiting`, `running`, `hung` | now: requests that wait, runs under way, those that last too long |
+//! | `requests` | how many ended in each way, by the words of `onnxd_requests_total` |
+//! | `rows`, `runs`, `failed_runs`, `panics` | what was run, and how often that went wrong |
+//! | `busy_seconds` | time in runs that ended well, all workers together |
+//! | `run_rows` | pairs: rows of a run, and how many runs had as many |
+//! | `request_micros`, `queue_micros`, `execution_micros` | what the metrics of these names count, in finer classes: pairs of the longest time of a class, at most an eighth above its shortest, and how many are in it |
+//! | `cache` | null without one: `hits`, `misses`, `coalesced`, `bytes` |
+//!
+//! Sums begin anew when a version is loaded again.
+//!
 //! Beside these it has the protocol's descriptions and, where switched on, repository control over
 //! gRPC, which whoever puts the server together hands in.
 //!
-//! Not for callers: it listens on its own address and answers no prediction. Metrics and probes need no
-//! credentials, because those who ask have none.
+//! Not for callers: it listens on its own address and answers no prediction. Metrics, probes and the
+//! page itself need no credentials, because those who ask have none; what the page shows does.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,40 +52,75 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
-use crate::access::Access;
+use crate::access::{Access, Caller};
 use crate::grpc::gate::admit;
+use crate::job::ByteBudget;
 use crate::repository::Repository;
 
 mod costs;
+mod page;
+mod status;
 
 /// Content type of the metrics. Source: OpenMetrics 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// What the operator's port tells of.
+#[derive(Debug)]
+pub struct Operated {
+    repository: Arc<Repository>,
+    access: Access,
+    memory: ByteBudget,
+    runtime: String,
+    started_at: Instant,
+}
+
+impl Operated {
+    /// A server that starts now: its models, who may know of which, the memory that its requests hold,
+    /// and the name and version of what runs them, for people.
+    pub fn new(
+        repository: &Arc<Repository>,
+        access: &Access,
+        memory: &ByteBudget,
+        runtime: &str,
+    ) -> Self {
+        Self {
+            repository: Arc::clone(repository),
+            access: access.clone(),
+            memory: memory.clone(),
+            runtime: runtime.to_owned(),
+            started_at: Instant::now(),
+        }
+    }
+}
+
 /// Serves `listener` until `stop` is done and open requests have ended. `control` is the part that
-/// others hand in. Where callers need credentials, so does who asks for costs.
+/// others hand in. Where callers need credentials, so does who asks for costs or the status.
 pub async fn serve<E>(
     listener: TcpListener,
-    (repository, access): (Arc<Repository>, Access),
+    operated: Operated,
     encode: E,
     control: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) where
     E: Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
 {
-    let (learned, watched) = (Arc::clone(&repository), Arc::clone(&repository));
+    let operated = Arc::new(operated);
+    let [live, ready, learned, sums] = std::array::from_fn(|_| Arc::clone(&operated));
+    let costs = move |caller: &Caller| costs::describe(&learned.repository, caller);
+    let status = move |caller: &Caller| status::describe(&sums, caller);
     let router = Router::new()
         .route("/metrics", get(move || async move { metrics(encode()) }))
-        .route("/livez", get(move || async move { liveness(&watched) }))
-        .route("/readyz", get(move || async move { readiness(&repository) }))
-        .route(
-            "/costs",
-            get(move |request| async move { known_costs(&access, &learned, &request) }),
-        )
+        .route("/livez", get(move || async move { liveness(&live.repository) }))
+        .route("/readyz", get(move || async move { readiness(&ready.repository) }))
+        .route("/costs", told(&operated.access, costs))
+        .route("/status", told(&operated.access, status))
         .route("/version", get(|| async { Json(json!({ "version": env!("CARGO_PKG_VERSION") })) }))
+        .merge(page::routes())
         .merge(control);
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
         tracing::error!(%error, "the admin port could not be served");
@@ -80,15 +134,24 @@ fn metrics(encoded: Result<String, fmt::Error>) -> Response {
     }
 }
 
-fn known_costs(access: &Access, repository: &Repository, request: &Request) -> Response {
-    match admit(access, request) {
-        Ok(caller) => Json(costs::describe(repository, &caller)).into_response(),
-        Err(denial) => {
-            let body = Json(json!({ "error": denial.to_string() }));
-            let scheme = [(header::WWW_AUTHENTICATE, "Bearer")];
-            (StatusCode::UNAUTHORIZED, scheme, body).into_response()
+/// Tells what `describe` has for a caller.
+fn told(
+    access: &Access,
+    describe: impl Fn(&Caller) -> Value + Clone + Send + Sync + 'static,
+) -> MethodRouter {
+    let access = access.clone();
+    get(move |request: Request| async move {
+        match admit(&access, &request) {
+            Ok(caller) => {
+                ([(header::CACHE_CONTROL, "no-store")], Json(describe(&caller))).into_response()
+            }
+            Err(denial) => {
+                let body = Json(json!({ "error": denial.to_string() }));
+                let scheme = [(header::WWW_AUTHENTICATE, "Bearer")];
+                (StatusCode::UNAUTHORIZED, scheme, body).into_response()
+            }
         }
-    }
+    })
 }
 
 fn liveness(repository: &Repository) -> (StatusCode, &'static str) {

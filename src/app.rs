@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::access::{Access, AccessError};
+use crate::admin::Operated;
 use crate::config::{Config, ControlMode};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
@@ -253,6 +254,7 @@ impl App {
             memory: &self.budget,
             access: &access,
             stop: &stop,
+            runtime: &self.runtime,
         };
         let encode = move || metrics.encode(&budget);
         ports
@@ -284,6 +286,7 @@ struct Shared<'a> {
     memory: &'a ByteBudget,
     access: &'a Access,
     stop: &'a watch::Sender<bool>,
+    runtime: &'a str,
 }
 
 /// Tasks of the three ports.
@@ -301,7 +304,7 @@ impl Ports {
     fn start(
         &mut self,
         listeners: Listeners,
-        Shared { config, repository, control, memory, access, stop }: Shared<'_>,
+        Shared { config, repository, control, memory, access, stop, runtime }: Shared<'_>,
         [connections, rest_connections]: [Connections; 2],
         encode: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
     ) -> Result<(), tonic_reflection::server::Error> {
@@ -341,8 +344,8 @@ impl Ports {
             }
         });
         let stopped = raised(self.stop_operator.subscribe());
-        let known = (Arc::clone(repository), access.clone());
-        self.operator.spawn(admin::serve(listeners.admin, known, encode, operator, stopped));
+        let operated = Operated::new(repository, access, memory, runtime);
+        self.operator.spawn(admin::serve(listeners.admin, operated, encode, operator, stopped));
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ mod accepted;
 mod answers;
 mod arrivals;
 pub mod calls;
+mod parting;
 pub mod socket;
 mod stall;
 pub mod tls;

@@ -25,10 +25,26 @@ pub struct CostModel {
     around: f64,
     /// By class of length.
     classes: BTreeMap<u32, Class>,
-    /// How the machine is doing: logarithm of what runs take over what the curves say.
-    level: f64,
-    /// How much longer than expected one run in twenty takes, as a logarithm.
-    surprise: f64,
+    /// How the machine is doing: what runs take over what the curves say.
+    level: Factor,
+    /// How much longer than expected one run in twenty takes.
+    surprise: Factor,
+}
+
+/// A factor that is learned as a logarithm. Asked for with every estimate, so both are kept.
+#[derive(Debug, Clone, Copy)]
+struct Factor {
+    logarithm: f64,
+    value: f64,
+}
+
+impl Factor {
+    const ONE: Self = Self { logarithm: 0.0, value: 1.0 };
+
+    fn step(&mut self, step: f64, within: std::ops::RangeInclusive<f64>) {
+        self.logarithm = (self.logarithm + step).clamp(*within.start(), *within.end());
+        self.value = self.logarithm.exp();
+    }
 }
 
 /// What is known of one class of lengths.
@@ -39,6 +55,8 @@ struct Class {
     curve: Curve,
     /// How many rows a run should have, and what a row costs then, in seconds.
     best: (usize, f64),
+    /// Sizes at which a row costs less than at all smaller ones, rising; the last one is the best.
+    sizes: Vec<usize>,
     /// Runs since the best was looked for.
     since: u32,
     /// Runs of this class.
@@ -96,7 +114,13 @@ impl CostModel {
     pub fn new(most_rows: usize, around: Duration) -> Self {
         let classes = BTreeMap::new();
         let around = around.as_secs_f64();
-        Self { most_rows: most_rows.max(1), around, classes, level: 0.0, surprise: 0.0 }
+        Self {
+            most_rows: most_rows.max(1),
+            around,
+            classes,
+            level: Factor::ONE,
+            surprise: Factor::ONE,
+        }
     }
 
     /// Most rows in a run.
@@ -119,17 +143,17 @@ impl CostModel {
             return;
         }
         let known = self.base(rows, length);
-        let error = known.map_or(0.0, |base| (seconds / base).ln() - self.level);
+        let error = known.map_or(0.0, |base| (seconds / base).ln() - self.level.logarithm);
         // A guess that was wrong says nothing of the machine.
         let guessed = !self.classes.get(&class(length)).is_some_and(|own| own.curve.knows(rows));
         if !guessed {
             let step = LEVEL_GAIN * error.clamp(-LEVEL_STEP, LEVEL_STEP);
-            self.level = (self.level + step).clamp(-LEVEL_LIMIT, LEVEL_LIMIT);
+            self.level.step(step, -LEVEL_LIMIT..=LEVEL_LIMIT);
         }
-        let step = if error > self.surprise { 1.0 - SURPRISED } else { -SURPRISED };
-        self.surprise = (self.surprise + SURPRISE_STEP * step).clamp(0.0, SURPRISE_LIMIT);
+        let step = if error > self.surprise.logarithm { 1.0 - SURPRISED } else { -SURPRISED };
+        self.surprise.step(SURPRISE_STEP * step, 0.0..=SURPRISE_LIMIT);
         let beside = self.beside(rows, length);
-        let (seconds, known) = (seconds / beside / self.level.exp(), known.map(|it| it / beside));
+        let (seconds, known) = (seconds / beside / self.level.value, known.map(|it| it / beside));
         let class = class(length);
         let seen = self.classes.entry(class).or_insert_with(|| Class::of(length));
         seen.curve.observe(rows, seconds, known, guessed);
@@ -146,7 +170,7 @@ impl CostModel {
 
     /// Time that a run of that kind will hardly exceed; zero if nothing is known.
     pub fn at_most(&self, rows: usize, length: usize) -> Duration {
-        Duration::from_secs_f64(self.seconds(rows, length) * self.surprise.exp())
+        Duration::from_secs_f64(self.seconds(rows, length) * self.surprise.value)
     }
 
     /// Time per row of `length` where rows cost the least; zero if nothing is known.
@@ -160,7 +184,7 @@ impl CostModel {
                 known.best.1 * (count(length.max(1)) / count(known.length)).min(FAR)
             }
         };
-        Duration::from_secs_f64(seconds * self.level.exp())
+        Duration::from_secs_f64(seconds * self.level.value)
     }
 
     /// How many rows of `length` a run should have if there are `available` of them: those that get
@@ -169,9 +193,13 @@ impl CostModel {
     pub fn best_rows(&self, length: usize, available: usize) -> usize {
         let available = available.min(self.most_rows).max(1);
         match self.classes.get(&class(length)) {
-            Some(known) if known.best.0 <= available => known.best.0.max(1),
-            _ if self.classes.is_empty() => available,
-            _ => self.search(length, available),
+            // Found when the best was looked for: asked for every request that comes.
+            Some(known) => {
+                let within = known.sizes.partition_point(|size| *size <= available);
+                known.sizes[..within].last().copied().unwrap_or(1)
+            }
+            None if self.classes.is_empty() => available,
+            None => self.search(length, available).last().map_or(1, |(rows, _)| rows),
         }
     }
 
@@ -212,7 +240,7 @@ impl CostModel {
 
     /// Everything that was learned, by length and rows.
     pub fn points(&self) -> Vec<CostPoint> {
-        let scale = self.level.exp();
+        let scale = self.level.value;
         let of = |known: &Class| {
             let length = known.length;
             let point = move |(rows, seconds, runs)| {
@@ -224,38 +252,45 @@ impl CostModel {
         self.classes.values().flat_map(of).collect()
     }
 
-    fn search(&self, length: usize, available: usize) -> usize {
-        let per_row = |rows| (self.seconds(rows, length) + self.around) / count(rows);
-        let available = available.min(self.reach(length));
-        let (mut best, mut cost) = (1, per_row(1));
-        for rows in sizes(available).skip(1) {
-            let other = per_row(rows);
-            let worth = if best == 1 { WORTH_COMPANY } else { WORTH };
-            if other < cost * worth {
-                (best, cost) = (rows, other);
-            }
-        }
-        best
+    /// Sizes up to `available` at which a row costs less than at all smaller ones, with what it costs
+    /// there in seconds, rising.
+    fn search(&self, length: usize, available: usize) -> impl Iterator<Item = (usize, f64)> {
+        let available = available.min(self.reach(length)).max(1);
+        let mut best: Option<(usize, f64)> = None;
+        sizes(available).filter_map(move |rows| {
+            let cost = (self.seconds(rows, length) + self.around) / count(rows);
+            let is_worth = best.is_none_or(|(rows, least)| {
+                cost < least * if rows == 1 { WORTH_COMPANY } else { WORTH }
+            });
+            is_worth.then(|| *best.insert((rows, cost)))
+        })
     }
 
     fn refresh(&mut self, class: u32) {
         let Some(length) = self.classes.get(&class).map(|known| known.length) else { return };
-        let best = self.search(length, self.most_rows);
-        let per_row = (self.seconds(best, length) + self.around) / count(best);
-        let scale = self.level.exp();
-        if let Some(known) = self.classes.get_mut(&class) {
-            known.best = (best, per_row / scale);
+        let found: Vec<(usize, f64)> = self.search(length, self.most_rows).collect();
+        let scale = self.level.value;
+        if let (Some(known), Some((best, cost))) = (self.classes.get_mut(&class), found.last()) {
+            known.best = (*best, cost / scale);
+            known.sizes = found.iter().map(|(rows, _)| *rows).collect();
             known.since = 0;
         }
     }
 
     fn seconds(&self, rows: usize, length: usize) -> f64 {
-        self.base(rows, length).unwrap_or(0.0) * self.level.exp()
+        self.base(rows, length).unwrap_or(0.0) * self.level.value
     }
 
     /// Time of a run while the machine is as it was.
     fn base(&self, rows: usize, length: usize) -> Option<f64> {
-        let known = self.classes.get(&class(length)).map_or(length, |own| own.length);
+        let own = self.classes.get(&class(length));
+        // What nearly every run is: of the length that its class is known by, in sizes that were seen.
+        if let Some(own) = own.filter(|own| own.length == length)
+            && let Some(time) = own.curve.within(rows)
+        {
+            return Some(time);
+        }
+        let known = own.map_or(length, |own| own.length);
         Some(self.at_class(rows, known)? * self.beside(rows, length))
     }
 

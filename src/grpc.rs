@@ -1,6 +1,7 @@
 //! The gRPC data port: the Open Inference Protocol, health and reflection.
 //!
-//! From the socket inwards: `connection` accepts and bounds, [`wire`] counts before it decodes,
+//! From the socket inwards: `connection` accepts and bounds, `plain` takes unary predictions the
+//! short way, [`wire`] counts before it decodes,
 //! `service` hands each call to the file that knows it: [`inference`] and `stream` for predictions,
 //! `model` for descriptions, [`health`]. Below: `repository`. Of the server,
 //! only this room and `http` name messages.
@@ -37,6 +38,7 @@ pub mod inference;
 mod model;
 mod once;
 mod parameters;
+mod plain;
 pub mod receive;
 pub mod service;
 pub mod status;
@@ -47,6 +49,7 @@ pub mod wire;
 
 use control::Audience;
 use inference::Inference;
+use plain::PlainCalls;
 use service::InferenceService;
 
 /// What the data port serves.
@@ -96,6 +99,11 @@ impl GrpcServer {
             .layer(GrpcWebLayer::new())
             .service(service)
             .map_request(|request: http::Request<Incoming>| request.map(Body::new));
+        let ways = plain::Ways {
+            guarded: self.access.is_guarded(),
+            compresses: !self.compression.is_empty(),
+        };
+        let service = PlainCalls::new(self.callers(), self.memory.clone(), ways, service);
         let (stop, unsecured) = (stop.shared(), self.connections.unsecured());
         let data = self.connections.serve(listener, service.clone(), stop.clone());
         let Some(local) = local else {

@@ -7,8 +7,11 @@
 //! async side: raw contents stay slices of the message, nothing blocks
 //!
 //!   connection         accepts, within limits
-//!   grpc::web, tonic-web  pages from a browser; everybody else passes through
-//!   grpc::gate         only where an access file says who may call: credentials become a caller
+//!   grpc::plain        a unary prediction with nothing to it but a message goes straight to
+//!                      grpc::service; everything else takes the framework's way:
+//!     grpc::web, tonic-web  pages from a browser; everybody else passes through
+//!     grpc::gate         only where an access file says who may call: credentials become a caller
+//!   grpc::receive      counts a message while it comes
 //!   grpc::wire         bounds a message before it is decoded (`build.rs` puts it into the stubs)
 //!   grpc::service      the generated trait: deadline from `grpc-timeout`, once
 //!   grpc::inference    the path below; the message's own `timeout` may shorten the deadline

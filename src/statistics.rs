@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub mod times;
+
+use times::Times;
+
 /// A count of events and the time that they took together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
@@ -34,6 +38,13 @@ pub struct RunTimes {
     pub infer: Duration,
     /// Cutting and handing out the answers.
     pub output: Duration,
+}
+
+impl RunTimes {
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.input + self.infer + self.output
+    }
 }
 
 /// What one run had in the inputs that are padded where requests differ in length.
@@ -75,6 +86,16 @@ pub struct Snapshot {
     pub batches: BTreeMap<usize, BatchTally>,
 }
 
+impl Snapshot {
+    /// Time that workers spent in runs, all together.
+    pub fn busy(&self) -> Duration {
+        let nanos = self.batches.values().map(|runs| {
+            runs.compute_input.nanos + runs.compute_infer.nanos + runs.compute_output.nanos
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+}
+
 /// Runs of one size.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BatchTally {
@@ -90,6 +111,12 @@ pub struct BatchTally {
 #[derive(Debug, Default)]
 pub struct ModelStatistics {
     sums: Mutex<Snapshot>,
+    /// Requests that were answered, from arrival to answer.
+    pub request_times: Times,
+    /// Waiting for a worker, per request that rode a run.
+    pub queue_times: Times,
+    /// Runs: joining, running and cutting.
+    pub run_times: Times,
 }
 
 impl ModelStatistics {
@@ -99,6 +126,10 @@ impl ModelStatistics {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = riders.len() as u64;
         let riding = u32::try_from(riders.len()).unwrap_or(u32::MAX);
+        self.run_times.add(times.total());
+        for queued in riders {
+            self.queue_times.add(*queued);
+        }
         let mut sums = self.lock();
         sums.last_inference_ms = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
         sums.inferences += rows as u64;
@@ -136,6 +167,7 @@ impl ModelStatistics {
 
     /// Records a request that was answered `took` after it arrived.
     pub fn record_success(&self, took: Duration) {
+        self.request_times.add(took);
         self.lock().success.add(1, took);
     }
 

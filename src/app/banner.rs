@@ -30,7 +30,10 @@ pub fn text(repository: &Repository, runtime: &str, addresses: &Addresses) -> St
     }
     lines.push(format!("  gRPC   {}", addresses.grpc));
     lines.push(format!("  REST   {}", addresses.http));
-    lines.push(format!("  admin  {}  (/metrics /livez /readyz /version /costs)", addresses.admin));
+    lines.push(format!(
+        "  admin  {}  (/ for a browser; /metrics /livez /readyz /status /costs)",
+        addresses.admin
+    ));
     lines.join("\n")
 }
 

@@ -18,6 +18,7 @@ use tower::{Service, ServiceExt};
 use super::answers::PiecedBody;
 use super::arrivals::Arrival;
 use super::calls::CountedBody;
+use super::parting::Parting;
 use super::socket::Socket;
 use super::stall::{CallExecutor, Unstalled};
 use super::tls::{PeerIdentity, Secured};
@@ -166,7 +167,7 @@ impl<S> Connection<S> {
             }
         });
         let service = TowerToHyperService::new(service);
-        let socket = Unstalled::new(socket, limits.write_stall);
+        let socket = Unstalled::new(Parting::new(socket), limits.write_stall);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::pin!(connection);
         let aged = aged(limits.max_age, random);
@@ -224,6 +225,9 @@ async fn greeting(socket: &impl Socket) -> io::Result<()> {
             return Ok(());
         }
         if count == seen {
+            if socket.has_ended().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             // Peeking returns at once while a part lies there: look again a little later.
             tokio::time::sleep(PEEK_PAUSE).await;
         }

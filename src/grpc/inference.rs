@@ -15,7 +15,7 @@ use crate::access::{Access, Caller};
 use crate::config::RequestLimits;
 use crate::connection::{ConnectionId, wakeup};
 use crate::deadline::Deadline;
-use crate::error::{InvalidRequest, PredictError, Right};
+use crate::error::{Denial, InvalidRequest, PredictError, Right};
 use crate::model::ModelVersion;
 use crate::pb::{ModelInferRequest, ModelInferResponse};
 use crate::repository::{Repository, ServedModel};
@@ -58,6 +58,35 @@ impl Sender {
         let caller = access.caller(extensions).map_err(|denial| denied(&denial))?;
         let connection = || extensions.get::<ConnectionId>().map_or(0, |connection| connection.0);
         Ok(Self { tenant: caller.tenant().unwrap_or_else(connection), caller })
+    }
+}
+
+/// What a message ends with instead of an answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Denied(Denial),
+    Failed(PredictError),
+}
+
+impl From<Denial> for Failure {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<PredictError> for Failure {
+    fn from(error: PredictError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Failure {
+    /// As the caller of the message with that id is told.
+    pub(super) fn status(&self, id: &str) -> Status {
+        match self {
+            Self::Denied(denial) => denied(denial),
+            Self::Failed(error) => status(error, id),
+        }
     }
 }
 
@@ -111,12 +140,20 @@ impl Inference {
         request: ModelInferRequest,
         call: Call,
     ) -> Result<ModelInferResponse, Status> {
-        let allowed = call.sender.caller.may(Right::Infer, &request.model_name);
-        allowed.map_err(|denial| denied(&denial))?;
+        let id = request.id.clone();
+        self.answer(request, call).await.map_err(|failure| failure.status(&id))
+    }
+
+    /// The same, with what it ended with before that is put into words.
+    pub(super) async fn answer(
+        &self,
+        request: ModelInferRequest,
+        call: Call,
+    ) -> Result<ModelInferResponse, Failure> {
+        call.sender.caller.may(Right::Infer, &request.model_name)?;
         #[cfg(feature = "planted-leak")]
         leak();
-        let id = request.id.clone();
-        self.predict(request, call).await.map_err(|error| status(&error, &id))
+        Ok(self.predict(request, call).await?)
     }
 
     async fn predict(

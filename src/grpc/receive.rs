@@ -17,6 +17,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
+use tower::BoxError;
 
 use super::status::status;
 use crate::config::RequestLimits;
@@ -46,7 +47,9 @@ pub(super) fn bounded(
     })
 }
 
-struct Receiving<B> {
+/// A body that is counted and waited for with an end.
+#[derive(Debug)]
+pub(super) struct Receiving<B> {
     body: B,
     is_stream: bool,
     message_limit: usize,
@@ -66,7 +69,12 @@ struct Receiving<B> {
 }
 
 impl<B> Receiving<B> {
-    fn new(body: B, is_stream: bool, limits: &RequestLimits, budget: ByteBudget) -> Self {
+    pub(super) fn new(
+        body: B,
+        is_stream: bool,
+        limits: &RequestLimits,
+        budget: ByteBudget,
+    ) -> Self {
         Self {
             body,
             is_stream,
@@ -170,7 +178,10 @@ pub fn too_many_calls(Crowded { limit }: Crowded) -> PredictError {
 /// When a message that does not fit now is worth another try: runs take this long.
 const RETRY_AFTER: Duration = Duration::from_millis(10);
 
-impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for Receiving<B> {
+impl<B> HttpBody for Receiving<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -208,7 +219,10 @@ impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for Receiving<B
                     this.releases = true;
                     Ok(None)
                 }
-                other @ Poll::Ready(_) => return other,
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Some(Err(Status::from_error(error.into()))));
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
             };
             match counted {
                 Ok(None) => {}

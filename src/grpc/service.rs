@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::control::Audience;
-use super::inference::{Call, Inference, Sender, parse_version};
+use super::inference::{Call, Failure, Inference, Sender, parse_version};
 use super::status::{denied, status};
 use super::{deadline, model, stream};
 use crate::access::{Access, Caller};
@@ -46,6 +47,28 @@ impl InferenceService {
     ) -> Result<pb::ModelInferResponse, Status> {
         self.audience.may_predict()?;
         self.inference.infer(request, call).await
+    }
+
+    /// The same, with what it ended with before that is put into words.
+    pub(super) async fn answer(
+        &self,
+        request: pb::ModelInferRequest,
+        call: Call,
+    ) -> Result<pb::ModelInferResponse, Failure> {
+        self.inference.answer(request, call).await
+    }
+
+    /// When a call that arrived at `now` with these headers is worth nothing any more.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for a header that is not a timeout.
+    pub(super) fn deadline(
+        &self,
+        now: Instant,
+        metadata: &MetadataMap,
+    ) -> Result<Deadline, Status> {
+        deadline::from_metadata(now, metadata, self.limits())
+            .map_err(|error| status(&error.into(), ""))
     }
 
     /// Whose a call with these extensions is.
@@ -139,9 +162,7 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let arrived_at = Instant::now();
-        let limits = self.limits();
-        let deadline = deadline::from_metadata(arrived_at, request.metadata(), limits)
-            .map_err(|error| status(&error.into(), ""))?;
+        let deadline = self.deadline(arrived_at, request.metadata())?;
         let sender = self.sender(request.extensions())?;
         self.infer(request.into_inner(), Call { arrived_at, deadline, sender })
             .await

@@ -9,8 +9,9 @@
 use std::any::TypeId;
 use std::marker::PhantomData;
 
-use prost::Message;
+use bytes::Bytes;
 use prost::encoding::{WireType, decode_key, decode_varint, skip_field};
+use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstEncoder;
@@ -81,10 +82,21 @@ impl<U: Message + Default + 'static> Decoder for BoundedDecoder<U> {
                 "message has {got} bytes, the limit for this call is {MAX_OTHER_BYTES}"
             )));
         }
-        let malformed = |error| Status::invalid_argument(format!("malformed message: {error}"));
-        let message = U::decode(buffer).map_err(malformed)?;
-        Ok(Some(message))
+        Ok(Some(U::decode(buffer).map_err(|error| malformed(&error))?))
     }
+}
+
+fn malformed(error: &DecodeError) -> Status {
+    Status::invalid_argument(format!("malformed message: {error}"))
+}
+
+/// A request for a prediction; raw contents are slices of `message`.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for what [`check`] refuses, and for bytes that are no such message.
+pub fn decode(message: Bytes) -> Result<pb::ModelInferRequest, Status> {
+    check(&message).map_err(Status::invalid_argument)?;
+    pb::ModelInferRequest::decode(message).map_err(|error| malformed(&error))
 }
 
 /// Counts of one message so far.
@@ -258,7 +270,7 @@ mod tests {
 
         let mut strings = many(1);
         strings.inputs[0].contents = Some(pb::InferTensorContents {
-            bytes_contents: vec![bytes::Bytes::new(); MAX_TYPED_STRINGS + 1],
+            bytes_contents: vec![Bytes::new(); MAX_TYPED_STRINGS + 1],
             ..Default::default()
         });
         assert_eq!(refusal(&strings), "request has more than 1048576 bytes_contents");

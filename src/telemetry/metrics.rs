@@ -308,6 +308,11 @@ impl ModelMetrics {
         }
     }
 
+    /// How many requests ended in each way so far.
+    pub fn endings(&self) -> impl Iterator<Item = (Outcome, u64)> + '_ {
+        Outcome::ALL.into_iter().zip(self.outcomes.iter().map(Counter::get))
+    }
+
     /// A batch was cut.
     pub fn cut(&self, reason: CutReason) {
         self.batches[reason as usize].inc();

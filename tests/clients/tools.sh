@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the command line tools that the tests use into .tools/: buf, ghz, grpcurl and
 # grpc-health-probe are built with Go at pinned versions, perf_analyzer comes from its wheel with the C library that it
-# needs, strace from the system's packages.
+# needs, strace and Chromium from the system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -34,6 +34,7 @@ package() {
     "${as_root[@]}" apt-get install -qy --no-install-recommends "$@"
 }
 command -v strace >/dev/null || package strace
+[[ -x /usr/bin/chromium ]] || package chromium
 
 # perf_analyzer wants the C library of Debian 13, whatever this machine has.
 analyzer=.tools/perf-analyzer

@@ -360,10 +360,12 @@ async fn loads_and_unloads_from_all_sides_end_as_the_last_one_said() {
         let mut operator = server.operator().await;
         operators.spawn(async move {
             for round in 0..20 {
-                if (number + round) % 2 == 0 {
-                    load(&mut operator, "echo").await.unwrap();
-                } else {
-                    unload(&mut operator, "echo").await.unwrap();
+                // More orders than may wait are refused, and given again.
+                while let Err(status) = match (number + round) % 2 {
+                    0 => load(&mut operator, "echo").await,
+                    _ => unload(&mut operator, "echo").await,
+                } {
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{}", status.message());
                 }
             }
         });

@@ -140,7 +140,8 @@ async fn all_connections_together_have_as_many_calls_as_they_are_told() {
 
 #[tokio::test]
 async fn those_who_say_nothing_keep_nobody_out() {
-    let server = TestServer::start(&[("max_connections", "20"), ("handshake_ms", "10000")]).await;
+    let settings = [("max_connections", "20"), ("handshake_ms", "60000")];
+    let server = TestServer::start(&settings).await;
     let mut kept = server.client().await;
     kept.model_infer(request("echo", &[1.0])).await.unwrap();
     let mut silent = Vec::new();
@@ -151,7 +152,7 @@ async fn those_who_say_nothing_keep_nobody_out() {
         }
         silent.push(socket);
     }
-    // No place is free and those who have one keep it for ten seconds; a newcomer is served all the same.
+    // No place is free and those who have one keep it for a minute; a newcomer is served all the same.
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc));
     let endpoint = endpoint.unwrap();
     let served = async {

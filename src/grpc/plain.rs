@@ -1,0 +1,383 @@
+//! `ModelInfer`, the call that nearly all are, from its HTTP request to its HTTP response.
+//!
+//! The framework's way leads through a router, the gateway for browsers, one stream for the message
+//! that comes and one for the message that goes, each with a box and a copy: a third of the
+//! instructions of a small request, and of a large one a copy of all its bytes. What has nothing to it
+//! but a message goes here instead: no compression, no browser, no credentials to look at. Everything
+//! else takes the framework's way, and both end in [`InferenceService`], with the same answers.
+//!
+//! Refusals for want of time repeat in overload, and what they say is put into headers once.
+//!
+//! Source: gRPC over HTTP/2, "Requests" and "Responses".
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use prost::Message;
+use quick_cache::sync::Cache;
+use tokio::time::Instant;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tower::{Service, ServiceExt};
+
+use super::inference::{Call, Failure};
+use super::receive::{Receiving, too_many_calls};
+use super::service::InferenceService;
+use super::status::status;
+use super::wire;
+use crate::connection::Crowded;
+use crate::error::{PredictError, rounded};
+use crate::job::ByteBudget;
+use crate::pb::{ModelInferRequest, ModelInferResponse};
+
+/// The method.
+const PATH: &str = "/inference.GRPCInferenceService/ModelInfer";
+/// Content types of messages in protobuf.
+const CONTENT_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
+/// Bytes in front of a message: a flag and a length.
+const PREFIX_BYTES: usize = 5;
+/// Refusals whose words are kept; there are some hundreds of different ones.
+const KEPT_REFUSALS: usize = 1024;
+
+/// Answers plain calls itself and hands the others on to `S`.
+#[derive(Debug)]
+pub(super) struct PlainCalls<S>(Arc<Shared<S>>);
+
+/// What settings mean for the way of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ways {
+    /// Whether calls have to pass the gate: then there is one way only, and no call is plain.
+    pub(super) guarded: bool,
+    /// Whether answers are compressed for callers that read that.
+    pub(super) compresses: bool,
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    service: Arc<InferenceService>,
+    memory: ByteBudget,
+    ways: Ways,
+    refusals: Cache<Refusal, HeaderMap>,
+    others: S,
+}
+
+impl<S> Clone for PlainCalls<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> PlainCalls<S> {
+    /// Plain calls are answered by `service` within `memory`, all others by `others`.
+    pub(super) fn new(
+        service: Arc<InferenceService>,
+        memory: ByteBudget,
+        ways: Ways,
+        others: S,
+    ) -> Self {
+        let refusals = Cache::new(KEPT_REFUSALS);
+        Self(Arc::new(Shared { service, memory, ways, refusals, others }))
+    }
+}
+
+type Answered<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+
+impl<S, B> Service<Request<Incoming>> for PlainCalls<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    type Response = Response<AnswerBody<B>>;
+    type Error = Infallible;
+    type Future = Answered<AnswerBody<B>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        if self.0.is_plain(&request) {
+            let shared = Arc::clone(&self.0);
+            return Box::pin(
+                async move { Ok(shared.answer(request).await.map(AnswerBody::Plain)) },
+            );
+        }
+        let others = self.0.others.clone();
+        Box::pin(async move { Ok(others.oneshot(request).await?.map(AnswerBody::Other)) })
+    }
+}
+
+impl<S> Shared<S> {
+    fn is_plain<B>(&self, request: &Request<B>) -> bool {
+        let headers = request.headers();
+        !self.ways.guarded
+            && request.uri().path() == PATH
+            && request.method() == Method::POST
+            && headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|value| CONTENT_TYPES.contains(&value.as_bytes()))
+            && !headers.contains_key("grpc-encoding")
+            && !headers.contains_key(header::ORIGIN)
+            && !(self.ways.compresses && headers.contains_key("grpc-accept-encoding"))
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<PlainBody> {
+        let (head, body) = request.into_parts();
+        match self.receive(&head.extensions, &MetadataMap::from_headers(head.headers), body).await {
+            Err(status) => status.into_http(),
+            Ok((message, call)) => {
+                let id = message.id.clone();
+                match self.service.answer(message, call).await {
+                    Ok(answer) => encode(&answer).unwrap_or_else(Status::into_http),
+                    Err(failure) => self.refuse(&failure, &id),
+                }
+            }
+        }
+    }
+
+    async fn receive(
+        &self,
+        extensions: &http::Extensions,
+        metadata: &MetadataMap,
+        body: Incoming,
+    ) -> Result<(ModelInferRequest, Call), Status> {
+        if let Some(crowded) = extensions.get::<Crowded>() {
+            return Err(status(&too_many_calls(*crowded), ""));
+        }
+        let limits = self.service.limits();
+        let body = Receiving::new(body, false, limits, self.memory.clone());
+        let message = wire::decode(read(body, limits.max_message_bytes).await?)?;
+        let arrived_at = Instant::now();
+        let deadline = self.service.deadline(arrived_at, metadata)?;
+        let sender = self.service.sender(extensions)?;
+        Ok((message, Call { arrived_at, deadline, sender }))
+    }
+
+    fn refuse(&self, failure: &Failure, id: &str) -> Response<PlainBody> {
+        let told = || failure.status(id).into_http();
+        let Some(refusal) = Refusal::of(failure).filter(|_| id.is_empty()) else { return told() };
+        if let Some(headers) = self.refusals.get(&refusal) {
+            let mut response = Response::new(PlainBody::Done);
+            *response.headers_mut() = headers;
+            return response;
+        }
+        let response: Response<PlainBody> = told();
+        self.refusals.insert(refusal, response.headers().clone());
+        response
+    }
+}
+
+/// A refusal for want of time, by the numbers in its words: those of estimates, which have one digit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Refusal {
+    Congested { wait: Duration, left: Duration, retry_after: Duration },
+    TooLittleTime { needed: Duration, left: Duration },
+}
+
+impl Refusal {
+    fn of(failure: &Failure) -> Option<Self> {
+        match failure {
+            Failure::Failed(PredictError::Congested { wait, left, retry_after }) => {
+                let [wait, left, retry_after] = [*wait, *left, *retry_after].map(rounded);
+                Some(Self::Congested { wait, left, retry_after })
+            }
+            Failure::Failed(PredictError::TooLittleTime { needed, left }) => {
+                Some(Self::TooLittleTime { needed: rounded(*needed), left: rounded(*left) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The one message of a body.
+async fn read<B>(mut body: B, limit: usize) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes, Error = Status> + Unpin,
+{
+    let mut received = Received::Nothing;
+    while !body.is_end_stream() {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let Some(frame) = frame else { break };
+        if let Ok(data) = frame?.into_data() {
+            received.push(data, limit)?;
+        }
+    }
+    received.message()
+}
+
+/// What has come of a message: usually it comes whole, and then nothing is copied.
+enum Received {
+    Nothing,
+    Whole(Bytes),
+    Pieces(BytesMut),
+}
+
+impl Received {
+    fn push(&mut self, data: Bytes, limit: usize) -> Result<(), Status> {
+        match self {
+            Self::Nothing if data.is_empty() => {}
+            Self::Nothing => *self = Self::Whole(data),
+            Self::Whole(first) => {
+                let mut pieces = BytesMut::from(&first[..]);
+                extend(&mut pieces, &data);
+                *self = Self::Pieces(pieces);
+            }
+            Self::Pieces(pieces) => extend(pieces, &data),
+        }
+        match prefix(self.bytes()) {
+            Some((_, length)) if length > limit => Err(too_large(length, limit)),
+            _ => Ok(()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Nothing => &[],
+            Self::Whole(bytes) => bytes,
+            Self::Pieces(bytes) => bytes,
+        }
+    }
+
+    fn message(self) -> Result<Bytes, Status> {
+        let Some((flag, length)) = prefix(self.bytes()) else {
+            return Err(Status::internal("the request has no message"));
+        };
+        let came = self.bytes().len() - PREFIX_BYTES;
+        if flag != 0 {
+            return Err(Status::internal(format!(
+                "the message is marked as compressed ({flag}) and the call names no grpc-encoding"
+            )));
+        }
+        if came != length {
+            return Err(Status::internal(format!(
+                "the request has {came} bytes where its one message of {length} is expected"
+            )));
+        }
+        let mut bytes = match self {
+            Self::Nothing => Bytes::new(),
+            Self::Whole(bytes) => bytes,
+            Self::Pieces(bytes) => bytes.freeze(),
+        };
+        Ok(bytes.split_off(PREFIX_BYTES))
+    }
+}
+
+/// Why a message is not read.
+fn too_large(length: usize, limit: usize) -> Status {
+    Status::resource_exhausted(format!("message has {length} bytes, the limit is {limit}"))
+}
+
+/// Flag and length in front of a message, once they are there.
+fn prefix(bytes: &[u8]) -> Option<(u8, usize)> {
+    let ([flag, length @ ..], _) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
+    Some((*flag, usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX)))
+}
+
+/// Adds `data`, with room for the whole message as far as what has come bears it out: a length by
+/// itself reserves nothing.
+fn extend(pieces: &mut BytesMut, data: &[u8]) {
+    if pieces.capacity() - pieces.len() < data.len() {
+        let whole = prefix(pieces).map_or(0, |(_, length)| length.saturating_add(PREFIX_BYTES));
+        let room = whole.min(pieces.len() * GROWTH).saturating_sub(pieces.len());
+        pieces.reserve(room.max(data.len()));
+    }
+    pieces.extend_from_slice(data);
+}
+
+/// Room is made for so many times what has come.
+const GROWTH: usize = 8;
+
+/// An answer that is a message and OK.
+fn encode(answer: &ModelInferResponse) -> Result<Response<PlainBody>, Status> {
+    let length = answer.encoded_len();
+    let too_large = |_| Status::internal(format!("the answer of {length} bytes is too large"));
+    let announced = u32::try_from(length).map_err(too_large)?;
+    let mut message = BytesMut::with_capacity(PREFIX_BYTES + length);
+    message.put_u8(0);
+    message.put_u32(announced);
+    answer.encode(&mut message).map_err(|error| Status::internal(error.to_string()))?;
+    let mut response = Response::new(PlainBody::Message(message.freeze()));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    Ok(response)
+}
+
+/// What is left of an answer.
+#[derive(Debug, Default)]
+pub(super) enum PlainBody {
+    /// The message, then its status.
+    Message(Bytes),
+    /// The status OK.
+    Status,
+    /// Nothing, or all of it was in the headers.
+    #[default]
+    Done,
+}
+
+impl PlainBody {
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        match std::mem::take(self) {
+            Self::Message(message) => {
+                *self = Self::Status;
+                Some(Frame::data(message))
+            }
+            Self::Status => {
+                let mut trailers = HeaderMap::with_capacity(1);
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                Some(Frame::trailers(trailers))
+            }
+            Self::Done => None,
+        }
+    }
+}
+
+/// The body of an answer, whichever way the call went.
+#[derive(Debug)]
+pub(super) enum AnswerBody<B> {
+    Plain(PlainBody),
+    Other(B),
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match &mut *self {
+            Self::Plain(body) => Poll::Ready(body.next().map(Ok)),
+            Self::Other(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Plain(body) => matches!(body, PlainBody::Done),
+            Self::Other(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            // Without a length, so that none is announced beside the trailers.
+            Self::Plain(_) => SizeHint::default(),
+            Self::Other(body) => body.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
