@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-scheduling chaos soak soak-control tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-scheduling chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -101,6 +101,9 @@ soak: build .venv/clients/installed ## Twenty minutes of mixed load: does it gro
 soak-control: .venv/clients/installed ## A server that leaks on purpose, which the soak must find out
 	cargo build --release --locked --features planted-leak --target-dir target/planted
 	ONNXD_BIN=target/planted/release/onnxd ONNXD_RUNTIME_LIBRARY=$(RUNTIME) .venv/clients/bin/python tests/endurance/soak.py --expect-growth $(ARGS)
+
+test-kube: ## Try the chart on a real Kubernetes API server (needs Go; ARGS='-only REGEXP')
+	tests/kube/run.sh $(ARGS)
 
 tools: ## Install the command line tools of the tests into .tools/ (needs Go)
 	tests/clients/tools.sh
