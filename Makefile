@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples test-image image image-whole test-scale-out scale-out lint supply-chain advisories sbom bench bench-scheduling chaos soak soak-control tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-scheduling chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,7 +29,7 @@ $(RUNTIME)/manifest.json: | $(ONNXD)
 serve: build ## Serve the models of models/ (MODELS=path ARGS='--flag …')
 	exec $(ONNXD) serve $(MODELS) $(ARGS)
 
-test: test-rust test-clients test-examples test-scale-out test-image ## Run every test: Rust, real runtime, clients, examples, several servers, image
+test: test-rust test-clients test-examples test-scale-out test-image test-chart ## Run every test: Rust, real runtime, clients, examples, several servers, image, chart
 
 test-rust: build ## Run the Rust tests, with and without the real runtime
 	cargo test --locked
@@ -60,6 +60,13 @@ test-scale-out: build .venv/clients/installed ## Servers come and go under load 
 
 scale-out: build .venv/clients/installed ## The same at length (ARGS='--rounds 100 --front envoy --trial ageing')
 	tests/scale_out/run.sh $(or $(ARGS),--rounds 100)
+
+test-chart: build ## Render the Helm chart, check it, and run its pods (ARGS='-k name')
+	tests/chart/run.sh $(ARGS)
+
+chart-readme: ## Write the table of values in helm/onnxd/README.md anew
+	tests/chart/tools.sh
+	.tools/readme-generator/node_modules/.bin/readme-generator --values helm/onnxd/values.yaml --readme helm/onnxd/README.md
 
 lint: supply-chain ## Check format, lints, documentation links and dependencies
 	cargo fmt --check
@@ -94,6 +101,9 @@ soak: build .venv/clients/installed ## Twenty minutes of mixed load: does it gro
 soak-control: .venv/clients/installed ## A server that leaks on purpose, which the soak must find out
 	cargo build --release --locked --features planted-leak --target-dir target/planted
 	ONNXD_BIN=target/planted/release/onnxd ONNXD_RUNTIME_LIBRARY=$(RUNTIME) .venv/clients/bin/python tests/endurance/soak.py --expect-growth $(ARGS)
+
+test-kube: ## Try the chart on a real Kubernetes API server (needs Go; ARGS='-only REGEXP')
+	tests/kube/run.sh $(ARGS)
 
 tools: ## Install the command line tools of the tests into .tools/ (needs Go)
 	tests/clients/tools.sh

@@ -11,9 +11,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{CANNOT_START, Outcome, WRONG_SETTINGS};
 use client::Client;
+use credentials::Credentials;
 
 mod any;
 mod client;
+mod credentials;
 mod magika;
 mod plot;
 mod segments;
@@ -29,15 +31,7 @@ struct Target {
     model: String,
     /// Empty: the server's choice.
     version: String,
-    tls: Option<Tls>,
-}
-
-/// How a server that speaks TLS is known.
-struct Tls {
-    /// Authorities of its certificate, as PEM.
-    authorities: Vec<u8>,
-    /// The name in it; empty for the host of the address.
-    name: String,
+    credentials: Credentials,
 }
 
 /// The subcommand.
@@ -45,7 +39,7 @@ pub(super) fn command() -> Command {
     let text = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help)
     };
-    Command::new("infer")
+    let command = Command::new("infer")
         .about("Ask a running server: type of a file, speech in a recording, or plain numbers")
         .after_help(
             "Examples:\n  \
@@ -59,22 +53,6 @@ pub(super) fn command() -> Command {
         .arg(
             text("addr", "HOST:PORT", "Address of the server's gRPC port")
                 .default_value(DEFAULT_ADDRESS),
-        )
-        .arg(
-            text(
-                "tls-ca",
-                "FILE",
-                "The server speaks TLS; PEM file with authorities of its certificate",
-            )
-            .value_parser(clap::value_parser!(PathBuf)),
-        )
-        .arg(
-            text(
-                "tls-name",
-                "NAME",
-                "Name in the server's certificate [default: the host of --addr]",
-            )
-            .requires("tls-ca"),
         )
         .arg(text("model-version", "NUMBER", "Version of the model [default: the server's choice]"))
         .arg(
@@ -93,19 +71,23 @@ pub(super) fn command() -> Command {
         .arg(
             text("timeout-ms", "MS", "Deadline of the call [default: the server's]")
                 .value_parser(clap::value_parser!(u64).range(1..)),
-        )
+        );
+    credentials::flags(command)
 }
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-    let tls = match matches.get_one::<PathBuf>("tls-ca").map(|file| (file, std::fs::read(file))) {
-        None => None,
-        Some((_, Ok(authorities))) => Some(Tls { authorities, name: text("tls-name") }),
-        Some((file, Err(error))) => return wrong(format!("--tls-ca {}: {error}", file.display())),
+    let credentials = match Credentials::read(matches) {
+        Ok(credentials) => credentials,
+        Err(outcome) => return outcome,
     };
-    let (address, model, version) = (text("addr"), text("model"), text("model-version"));
-    let target = Target { address, model, version, tls };
+    let target = Target {
+        address: text("addr"),
+        model: text("model"),
+        version: text("model-version"),
+        credentials,
+    };
     let inputs: Vec<String> = matches.get_many("input").into_iter().flatten().cloned().collect();
     let timeout = matches.get_one("timeout-ms").copied().map(Duration::from_millis);
     let file = matches.get_one::<PathBuf>("file");
