@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use opentelemetry::KeyValue;
 use pin_project_lite::pin_project;
@@ -190,9 +190,12 @@ where
     }
 }
 
+/// The header with what a call has ended with.
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// What a call has ended with, if these are the last headers of its answer.
 fn ended(status: StatusCode, headers: &HeaderMap) -> Option<Code> {
-    match headers.get("grpc-status") {
+    match headers.get(&GRPC_STATUS) {
         Some(code) => Some(Code::from_bytes(code.as_bytes())),
         None if status == StatusCode::OK => None,
         // Not an answer to gRPC at all: what asked was none.

@@ -153,7 +153,7 @@ impl<S> Shared<S> {
                     Err(failure) => self.refuse(&failure, &id),
                 };
                 if let Some(told) = request_id::told(&id) {
-                    response.headers_mut().insert(request_id::HEADER, told);
+                    response.headers_mut().insert(&request_id::HEADER, told);
                 }
                 response
             }

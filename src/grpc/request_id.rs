@@ -3,17 +3,17 @@
 //! The protocol's `id` in the message, else the header `x-request-id`. Both are foreign text: what is
 //! told back is cut, and what does not fit into a header is escaped.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header, both ways.
-pub const HEADER: &str = "x-request-id";
+pub static HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest part that is told back, in bytes.
 const MOST_BYTES: usize = 128;
 
 /// What the header says, if it is there and says something.
 pub fn of(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(HEADER)?.to_str().ok()?;
+    let text = headers.get(&HEADER)?.to_str().ok()?;
     (!text.is_empty()).then(|| text.chars().take(MOST_BYTES).collect())
 }
 
@@ -51,9 +51,9 @@ mod tests {
     fn what_is_no_text_is_no_id() {
         let mut headers = HeaderMap::new();
         assert_eq!(of(&headers), None);
-        headers.insert(HEADER, HeaderValue::from_bytes(b"\xff").unwrap());
+        headers.insert(&HEADER, HeaderValue::from_bytes(b"\xff").unwrap());
         assert_eq!(of(&headers), None);
-        headers.insert(HEADER, "r-1".parse().unwrap());
+        headers.insert(&HEADER, "r-1".parse().unwrap());
         assert_eq!(of(&headers).as_deref(), Some("r-1"));
     }
 }

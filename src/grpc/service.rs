@@ -187,7 +187,7 @@ impl GrpcInferenceService for InferenceService {
                 Ok(response) => response.metadata_mut(),
                 Err(status) => status.metadata_mut(),
             };
-            metadata.as_mut().insert(request_id::HEADER, told);
+            metadata.as_mut().insert(&request_id::HEADER, told);
         }
         answer
     }
@@ -212,7 +212,7 @@ impl GrpcInferenceService for InferenceService {
         let answers = stream::answer(service, request.into_inner(), whole, stopping);
         let mut response = Response::new(answers);
         if let Some(told) = told {
-            response.metadata_mut().as_mut().insert(request_id::HEADER, told);
+            response.metadata_mut().as_mut().insert(&request_id::HEADER, told);
         }
         Ok(response)
     }

@@ -42,7 +42,7 @@ pub(super) async fn infer(
     let answer = predict(rest, target, request, &mut named).await;
     let mut response = answer.unwrap_or_else(IntoResponse::into_response);
     if let Some(told) = named.id.as_deref().and_then(request_id::told) {
-        response.headers_mut().insert(request_id::HEADER, told);
+        response.headers_mut().insert(&request_id::HEADER, told);
     }
     if let Some(trace) = named.trace {
         let status = response.status();

@@ -16,7 +16,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
 use opentelemetry::trace::{
     Link, Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceId, Tracer,
@@ -32,6 +32,11 @@ use opentelemetry_sdk::trace::{
 };
 
 use crate::config::TraceSettings;
+
+/// The header that carries a trace.
+///
+/// A name that is made once: looking for a text, the library takes it apart each time.
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest time that sending spans may take.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,7 +126,7 @@ impl Traces {
         follows: impl FnOnce() -> bool,
         describe: impl FnOnce() -> (Cow<'static, str>, Vec<KeyValue>),
     ) -> Option<CallTrace> {
-        let parent = headers.contains_key("traceparent").then(|| {
+        let parent = headers.contains_key(&TRACEPARENT).then(|| {
             let found = TraceContextPropagator::new()
                 .extract_with_context(&Context::new(), &Headers(headers));
             found.span().span_context().clone()
@@ -275,7 +280,7 @@ impl Extractor for Headers<'_> {
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(http::HeaderName::as_str).collect()
+        self.0.keys().map(HeaderName::as_str).collect()
     }
 }
 
