@@ -95,7 +95,7 @@ CASES = [
             "service.grpcPort": 443,
             "service.httpPort": 80,
             "service.annotations": {"a": "b"},
-            "service.trafficDistribution": "PreferClose",
+            "service.trafficDistribution": "PreferSameZone",
             "service.ipFamilyPolicy": "PreferDualStack",
             "service.headless.enabled": False,
             "service.headless.annotations": {"a": "b"},

@@ -31,6 +31,7 @@ type cluster struct {
 	executable string
 	folder     string
 	address    string
+	version    string
 	kubeconfig string
 	rest       *rest.Config
 	client     kubernetes.Interface
@@ -101,7 +102,15 @@ func startCluster(ctx context.Context, executable, folder string) (*cluster, err
 	if c.dynamic, err = dynamic.NewForConfig(c.rest); err != nil {
 		return c, err
 	}
-	return c, c.untilReady(ctx)
+	if err := c.untilReady(ctx); err != nil {
+		return c, err
+	}
+	version, err := c.client.Discovery().ServerVersion()
+	if err != nil {
+		return c, err
+	}
+	c.version = version.GitVersion
+	return c, nil
 }
 
 func (c *cluster) untilReady(ctx context.Context) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -107,17 +106,23 @@ func (o *objects) contents(ctx context.Context, namespace string, r *rendered) (
 		if err != nil {
 			return nil, err
 		}
-		for _, counted := range []string{"managedFields", "resourceVersion"} {
-			unstructured.RemoveNestedField(kept.Object, "metadata", counted)
-		}
-		delete(kept.Object, "status")
-		text, err := json.Marshal(kept.Object)
-		if err != nil {
-			return nil, err
-		}
-		found[object.GetKind()+" "+object.GetName()] = string(text)
+		found[object.GetKind()+" "+object.GetName()] = content(kept)
 	}
 	return found, nil
+}
+
+// content is an object without what the server counts and what controllers report.
+func content(object *unstructured.Unstructured) string {
+	object = object.DeepCopy()
+	for _, counted := range []string{"managedFields", "resourceVersion"} {
+		unstructured.RemoveNestedField(object.Object, "metadata", counted)
+	}
+	delete(object.Object, "status")
+	text, err := object.MarshalJSON()
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
 // gone returns an error that names what of a release is still there.
