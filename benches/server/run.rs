@@ -3,9 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use onnxd::bench::cpu_of;
 use serde_json::Value;
+
+use crate::row::median;
 
 /// A server in a process of its own.
 pub(crate) struct Server {
@@ -21,16 +24,26 @@ pub(crate) struct Run {
     pub(crate) rate: f64,
     /// Median latency in microseconds.
     pub(crate) p50_micros: f64,
-    /// Share of its core that the load generator took.
-    pub(crate) generator_share: f64,
     /// System calls with which the server wrote, per answer.
     pub(crate) writes: f64,
-    /// Share of a core that other processes took.
-    pub(crate) others_share: f64,
+    /// Answers in time, a second.
+    pub(crate) goodput: f64,
+    /// Whether every request was answered.
+    complete: bool,
 }
 
 /// The server's core.
-const SERVER_CORE: &str = "0";
+pub(crate) const SERVER_CORE: &str = "0";
+/// Shares of a core that other processes took during the loads so far.
+static OTHERS: Mutex<Vec<f64>> = Mutex::new(Vec::new());
+
+/// Their median.
+pub(crate) fn others_share() -> f64 {
+    median(OTHERS.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// Cores of a server with several instances; the second one is the load generator's, too.
+pub(crate) const BOTH_CORES: &str = "0,1";
 /// The load generator's core.
 const LOAD_CORE: &str = "1";
 /// Silences ONNX Runtime in a process that does not see to it by itself.
@@ -54,9 +67,9 @@ fn own_binary() -> Result<PathBuf, String> {
 
 /// Runs the rows in a process on the load generator's core, so that nothing here disturbs the
 /// server.
-pub(crate) fn beside_the_load(quick: bool) -> Result<(), String> {
+pub(crate) fn beside_the_load(arguments: &[String]) -> Result<(), String> {
     let mut command = pinned(LOAD_CORE, &own_binary()?);
-    command.arg("rows").args(quick.then_some("--quick"));
+    command.arg("rows").args(arguments);
     let status =
         command.status().map_err(|error| format!("cannot run taskset (util-linux): {error}"))?;
     if status.success() { Ok(()) } else { Err("not finished".to_owned()) }
@@ -66,14 +79,19 @@ impl Server {
     /// The server on a repository at an address, in its default configuration. Comes back before
     /// it is ready; its log goes to `log`.
     pub(crate) fn spawn(models: &Path, address: &str, log: &Path) -> Result<Self, String> {
-        let mut command = serve(models, address, log)?;
+        let mut command = serve(SERVER_CORE, models, address, log)?;
         let child = command.stdout(Stdio::null()).spawn().map_err(|error| error.to_string())?;
         Ok(Self { child, address: address.to_owned() })
     }
 
     /// The same on a port of the system's choice; comes back once every model was loaded.
     pub(crate) fn start(models: &Path, log: &Path) -> Result<Self, String> {
-        Self::announced(serve(models, "127.0.0.1:0", log)?)
+        Self::start_on(SERVER_CORE, models, log)
+    }
+
+    /// The same on these cores.
+    pub(crate) fn start_on(cores: &str, models: &Path, log: &Path) -> Result<Self, String> {
+        Self::announced(serve(cores, models, "127.0.0.1:0", log)?)
     }
 
     /// The floor.
@@ -101,6 +119,15 @@ impl Server {
     /// Puts load on it; `arguments` are those of `onnxd bench`. A load with failed requests gives
     /// no figure.
     pub(crate) fn load(&self, arguments: &[&str]) -> Result<Run, String> {
+        let run = self.overload(arguments)?;
+        if run.complete {
+            return Ok(run);
+        }
+        Err(format!("load {arguments:?}: not every request was answered"))
+    }
+
+    /// The same; requests may be refused.
+    pub(crate) fn overload(&self, arguments: &[&str]) -> Result<Run, String> {
         let (before, machine_before) = (self.cpu_seconds()?, machine_seconds());
         let writes_before = self.writes();
         let mut command = pinned(LOAD_CORE, &onnxd());
@@ -113,22 +140,21 @@ impl Server {
         let figures: Value =
             serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
         let codes = figures["codes"].as_object();
-        if codes.is_none_or(|codes| codes.len() != 1 || !codes.contains_key("0")) {
-            let codes = &figures["codes"];
-            return Err(format!("load {arguments:?}: not every request was answered: {codes}"));
-        }
+        let complete = codes.is_some_and(|codes| codes.len() == 1 && codes.contains_key("0"));
         let number = |figure: &Value| figure.as_f64().unwrap_or(f64::NAN);
         let generator_share = number(&figures["generator"]["cpu_share"]);
         let seconds = number(&figures["seconds"]);
         let answers = number(&figures["answers"]);
+        let others = machine_after - machine_before - (after - before);
+        let mut shares = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
+        shares.push(others / seconds - generator_share);
         Ok(Run {
             cpu_micros: (after - before) * 1e6 / answers,
             writes: (self.writes() - writes_before) / answers,
             rate: number(&figures["answers_per_second"]),
             p50_micros: number(&figures["latency_us"]["p50"]),
-            generator_share,
-            others_share: (machine_after - machine_before - (after - before)) / seconds
-                - generator_share,
+            goodput: (answers - number(&figures["late"])) / seconds,
+            complete,
         })
     }
 
@@ -178,21 +204,22 @@ fn machine_seconds() -> f64 {
 
 /// The command of a server in its default configuration. What silences ONNX Runtime is its own
 /// duty, and a part of its start.
-fn serve(models: &Path, address: &str, log: &Path) -> Result<Command, String> {
+fn serve(cores: &str, models: &Path, address: &str, log: &Path) -> Result<Command, String> {
     let log = std::fs::File::create(log).map_err(|error| error.to_string())?;
-    let mut command = pinned(SERVER_CORE, &onnxd());
+    let mut command = pinned(cores, &onnxd());
     command.env_remove(DISABLE_TELEMETRY).stderr(log).arg("serve").arg(models);
     command.args(["--grpc-addr", address]);
     command.args(["--http-addr", "127.0.0.1:0", "--admin-addr", "127.0.0.1:0"]);
     Ok(command)
 }
 
-/// Microseconds of a run by rows, without a server.
-pub(crate) fn ceiling(model: &Path, library: &Path) -> Result<Value, String> {
+/// Runs of a model without a server; see [`crate::ceiling`].
+pub(crate) fn ceiling(model: &Path, library: &Path, lengths: &[&str]) -> Result<Value, String> {
     let output = pinned(SERVER_CORE, &own_binary()?)
         .env(DISABLE_TELEMETRY, "1")
         .arg("ceiling")
         .args([model, library])
+        .args(lengths)
         .output()
         .map_err(|error| error.to_string())?;
     serde_json::from_slice(&output.stdout)
