@@ -71,7 +71,9 @@ fn main() -> ExitCode {
         _ => None,
     };
     let Some(((_, part), rounds)) = wanted else {
-        PARTS.iter().for_each(|(name, _)| println!("{name}"));
+        for (name, _) in PARTS {
+            println!("{name}");
+        }
         return ExitCode::SUCCESS;
     };
     match part(rounds) {
