@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples lint bench bench-instructions bench-scheduling chaos soak soak-control tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -29,7 +29,7 @@ $(RUNTIME)/manifest.json: | $(ONNXD)
 serve: build ## Serve the models of models/ (MODELS=path ARGS='--flag …')
 	exec $(ONNXD) serve $(MODELS) $(ARGS)
 
-test: test-rust test-clients test-examples ## Run every test: Rust, real runtime, clients, examples
+test: test-rust test-clients test-examples test-scale-out test-image test-chart ## Run every test: Rust, real runtime, clients, examples, several servers, image, chart
 
 test-rust: build ## Run the Rust tests, with and without the real runtime
 	cargo test --locked
@@ -40,10 +40,47 @@ test-clients: build ## Run clients in other languages against the server
 test-examples: build ## Build the example clients and compare what they print
 	tests/clients/run.sh test_examples.py
 
-lint: ## Check format, lints and documentation links
+# Docker, Podman and buildah read the same Dockerfile; the last two need to be told to keep the health check.
+BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
+FLAVOR  ?= cpu
+IMAGE   ?= onnxd:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)$(if $(filter-out cpu,$(FLAVOR)),-$(FLAVOR))
+
+image: ## Build the image (FLAVOR=cuda13 IMAGE=name:tag BUILDER=podman)
+	BUILDAH_FORMAT=docker $(BUILDER) build --build-arg FLAVOR=$(FLAVOR) --tag $(IMAGE) .
+
+test-image: build .venv/clients/installed ## Build the image without a registry and run it locked down
+	tests/image/build.sh
+	PYTHONDONTWRITEBYTECODE=1 .venv/clients/bin/python -m pytest -p no:cacheprovider tests/image
+
+image-whole: .venv/clients/installed ## The same with the compiling, on bases made from Debian's packages, about ten minutes (FLAVOR=cuda13)
+	FLAVOR=$(FLAVOR) tests/image/build.sh --whole
+
+test-scale-out: build .venv/clients/installed ## Servers come and go under load behind round robin, nginx and Envoy
+	tests/scale_out/run.sh
+
+scale-out: build .venv/clients/installed ## The same at length (ARGS='--rounds 100 --front envoy --trial ageing')
+	tests/scale_out/run.sh $(or $(ARGS),--rounds 100)
+
+test-chart: build ## Render the Helm chart, check it, and run its pods (ARGS='-k name')
+	tests/chart/run.sh $(ARGS)
+
+chart-readme: ## Write the table of values in helm/onnxd/README.md anew
+	tests/chart/tools.sh
+	.tools/readme-generator/node_modules/.bin/readme-generator --values helm/onnxd/values.yaml --readme helm/onnxd/README.md
+
+lint: supply-chain ## Check format, lints, documentation links and dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+supply-chain: ## Check licences, bans and sources of dependencies (deny.toml)
+	supply-chain/run.sh check
+
+advisories: ## Look for known faults of dependencies; needs github.com, where their list lies
+	supply-chain/run.sh advisories
+
+sbom: build ## Write target/onnxd.cdx.json: all crates of the server, and ONNX Runtime
+	supply-chain/run.sh sbom
 
 bench: build bench-out/models.made ## Measure every row of the targets, about half an hour (ARGS='--quick --rows 1,7')
 	cargo bench --locked --bench server -- $(ARGS)
@@ -73,6 +110,9 @@ soak: build .venv/clients/installed ## Twenty minutes of mixed load: does it gro
 soak-control: .venv/clients/installed ## A server that leaks on purpose, which the soak must find out
 	cargo build --release --locked --features planted-leak --target-dir target/planted
 	ONNXD_BIN=target/planted/release/onnxd ONNXD_RUNTIME_LIBRARY=$(RUNTIME) .venv/clients/bin/python tests/endurance/soak.py --expect-growth $(ARGS)
+
+test-kube: ## Try the chart on a real Kubernetes API server (needs Go; ARGS='-only REGEXP')
+	tests/kube/run.sh $(ARGS)
 
 tools: ## Install the command line tools of the tests into .tools/ (needs Go)
 	tests/clients/tools.sh

@@ -201,6 +201,12 @@ impl Batcher {
         self.shared.lock().running.ran(instance, rows, length);
     }
 
+    /// The batch of `instance` goes on with a run of these riders only, which `stop` ends. Whoever has
+    /// left in the meantime does not ride; whether anybody does.
+    pub fn rides(&self, instance: usize, riders: Vec<JobKey>, stop: Arc<dyn Stop>) -> bool {
+        self.shared.lock().running.ride(instance, riders, stop)
+    }
+
     /// A request of `tenant` alone made a run fail. Whether its requests run alone from now on, for
     /// a while.
     pub fn accuse(&self, tenant: u64, now: Instant) -> bool {
@@ -264,6 +270,16 @@ impl Batcher {
         self.shared.lock().running.longer_than(limit, now)
     }
 
+    /// How many workers take from it.
+    pub fn instances(&self) -> usize {
+        self.shared.lock().running.instances()
+    }
+
+    /// How long each of them has had batches, up to `now`.
+    pub fn busy(&self, now: Instant) -> Vec<Duration> {
+        self.shared.lock().running.busy(now)
+    }
+
     /// How full the queue is.
     pub fn depth(&self) -> QueueDepth {
         let state = self.shared.lock();
@@ -287,7 +303,8 @@ fn into_batch(cut: Cut<Job>, now: Instant, (instance, sequence): (usize, u64)) -
     if cut.riders.is_empty() {
         return None;
     }
-    let jobs = cut.riders.into_iter().map(|(_, entry)| entry.payload).collect();
+    let riders = cut.riders.into_iter();
+    let jobs = riders.map(|(key, entry)| Job { place: Some(key), ..entry.payload }).collect();
     Some(Batch { jobs, rows: cut.rows, reason: cut.reason, instance, sequence, cut_at: now })
 }
 

@@ -7,7 +7,7 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 0 | done; a server that was asked to stop answered everything first |
-//! | 1 | the command's own finding: a check that failed, a call that was refused |
+//! | 1 | the command's own finding: a check that failed, a call that was refused, a server that is not well |
 //! | 2 | flags, environment or files are wrong |
 //! | 3 | cannot start: a port, the ONNX Runtime library, the repository, a model when strict |
 //! | 4 | stopped, but accepted requests could not be answered within the grace period |
@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigErrors, Origin, Raw, read_file};
 mod bench;
 mod check;
 mod doctor;
+mod health;
 mod infer;
 mod profile;
 mod serve;
@@ -81,6 +82,7 @@ pub fn command() -> Command {
         .subcommand(with_settings(
             Command::new("doctor").about("Show what this machine and these settings give"),
         ))
+        .subcommand(health::command())
         .subcommand(infer::command())
         .subcommand(setup::command())
         .subcommand(bench::command())
@@ -143,6 +145,7 @@ pub fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Some(("doctor", matches)) => doctor::run(matches),
         Some(("bench", matches)) => bench::run(matches),
         Some(("simulate", matches)) => simulate::run(matches),
+        Some(("health", matches)) => health::run(matches),
         Some(("infer", matches)) => infer::run(matches),
         Some(("profile", matches)) => profile::run(matches, console),
         Some(("setup", matches)) => setup::run(matches),

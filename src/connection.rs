@@ -8,12 +8,11 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::ConnectionLimits;
@@ -22,14 +21,17 @@ use crate::telemetry::metrics::{ConnectionMetrics, Refused};
 
 mod accepted;
 mod answers;
+mod arrivals;
 pub mod calls;
+mod parting;
 pub mod socket;
 mod stall;
 pub mod tls;
 pub mod wakeup;
 
 use accepted::Connection;
-pub use accepted::{Answer, Calls, ConnectionId};
+pub use accepted::{Answer, Calls, ConnectionId, Crowded};
+use arrivals::Arrivals;
 use calls::OpenCalls;
 use socket::Accept;
 use stall::CallExecutor;
@@ -59,7 +61,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Connections {
     limits: ConnectionLimits,
-    places: Arc<Semaphore>,
+    places: Arrivals,
     calls: OpenCalls,
     memory: ByteBudget,
     metrics: ConnectionMetrics,
@@ -74,7 +76,7 @@ impl Connections {
         memory: ByteBudget,
         metrics: ConnectionMetrics,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(limits.max_connections));
+        let places = Arrivals::new(limits.max_connections);
         Self { limits, places, calls, memory, metrics, tls: None }
     }
 
@@ -119,12 +121,12 @@ impl Connections {
                 }
             };
             pause = SHORTEST_PAUSE;
-            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let Some(arrival) = self.places.enter() else {
                 self.metrics.refused(Refused::Connections);
                 refused.report(self.limits.max_connections);
                 continue;
             };
-            let held = (place, self.metrics.open(), alive.clone());
+            let held = (self.metrics.open(), alive.clone());
             let connection = Connection {
                 service: service.clone(),
                 builder: builder.clone(),
@@ -133,7 +135,7 @@ impl Connections {
             let mut stopping = stopping.subscribe();
             tokio::spawn(async move {
                 let stopped = async { drop(stopping.wait_for(|stopping| *stopping).await) };
-                connection.serve(socket, stopped).await;
+                connection.serve(socket, arrival, stopped).await;
                 drop(held);
             });
         }

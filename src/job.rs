@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::batcher::pending::JobKey;
 use crate::deadline::Deadline;
 use crate::error::PredictError;
 use crate::request::{InferResponse, ValidRequest};
@@ -35,6 +36,8 @@ pub struct Job {
     pub enqueued_at: Instant,
     /// The rows that this job is for, where a request was split into several; `None` for all.
     pub rows: Option<Range<usize>>,
+    /// Where it waited, once it was handed to a worker: its caller leaves by this.
+    pub place: Option<JobKey>,
     /// The way back.
     pub reply: Reply,
     /// Share of the memory budget, given back when the last job of the request is dropped.

@@ -86,7 +86,8 @@ async fn ask(inference: &Inference) -> Result<(), Problem> {
     let arrived_at = Instant::now();
     let deadline = Deadline::after(arrived_at, Duration::from_hours(1));
     let sender = Sender { tenant: 1, caller: Caller::anyone() };
-    inference.infer(message(), Call { arrived_at, deadline, sender }).await?;
+    let call = Call { arrived_at, deadline, sender, request_id: None, trace: None };
+    inference.infer(message(), call).await?;
     Ok(())
 }
 

@@ -149,6 +149,11 @@ struct Grant {
 }
 
 impl Table {
+    /// The name of whoever sends these credentials, if they are right.
+    pub fn name(&self, credentials: &[u8], now: SystemTime) -> Option<String> {
+        self.bearer(credentials, now).ok().map(|(name, _)| name)
+    }
+
     /// Who sends these credentials, the value of an `authorization` header.
     ///
     /// # Errors

@@ -82,7 +82,16 @@ impl State {
         if parts <= 1 {
             let (reply, receiver) = Reply::channel();
             let rows = None;
-            let job = Job { request, deadline, enqueued_at, rows, reply, permit, answer_permit };
+            let job = Job {
+                request,
+                deadline,
+                enqueued_at,
+                rows,
+                place: None,
+                reply,
+                permit,
+                answer_permit,
+            };
             let entry = arrival.entry(arrival.rows, job);
             return (Places::One([self.pending.push(arrival.key, entry)]), receiver);
         }
@@ -93,7 +102,16 @@ impl State {
             let (request, permit) = (request.clone(), Arc::clone(&permit));
             let (answer_permit, count) = (Arc::clone(&answer_permit), rows.len());
             let rows = Some(rows);
-            let job = Job { request, deadline, enqueued_at, rows, reply, permit, answer_permit };
+            let job = Job {
+                request,
+                deadline,
+                enqueued_at,
+                rows,
+                place: None,
+                reply,
+                permit,
+                answer_permit,
+            };
             let entry = arrival.entry(count, job);
             keys.push(self.pending.push(arrival.key.clone(), entry));
         }

@@ -15,12 +15,18 @@ use crate::job::Stop;
 #[derive(Debug)]
 pub(super) struct Running {
     runs: Vec<Option<Run>>,
+    /// How long each instance has had batches, without the one under way.
+    busy: Vec<Duration>,
 }
 
 #[derive(Debug)]
 struct Run {
+    /// All riders of the batch.
     riders: Vec<JobKey>,
-    gone: usize,
+    /// Those of them that have left.
+    gone: Vec<JobKey>,
+    /// Those that ride at the moment, where the batch is run in several runs.
+    riding: Option<Vec<JobKey>>,
     stop: Arc<dyn Stop>,
     begun_at: Instant,
     /// When it is expected to end.
@@ -39,7 +45,7 @@ pub(super) struct Ended {
 
 impl Running {
     pub(super) fn new(instances: usize) -> Self {
-        Self { runs: (0..instances).map(|_| None).collect() }
+        Self { runs: (0..instances).map(|_| None).collect(), busy: vec![Duration::ZERO; instances] }
     }
 
     pub(super) fn instances(&self) -> usize {
@@ -58,8 +64,29 @@ impl Running {
         (begun_at, until): (Instant, Instant),
     ) {
         if let Some(run) = self.runs.get_mut(instance) {
-            *run = Some(Run { riders, gone: 0, stop, begun_at, until, ran: None });
+            *run = Some(Run {
+                riders,
+                gone: Vec::new(),
+                riding: None,
+                stop,
+                begun_at,
+                until,
+                ran: None,
+            });
         }
+    }
+
+    /// The batch goes on with a run of some of its riders; whether one of them is still there.
+    pub(super) fn ride(
+        &mut self,
+        instance: usize,
+        riding: Vec<JobKey>,
+        stop: Arc<dyn Stop>,
+    ) -> bool {
+        let Some(Some(run)) = self.runs.get_mut(instance) else { return true };
+        let wanted = riding.iter().any(|rider| !run.gone.contains(rider));
+        (run.riding, run.stop) = (Some(riding), stop);
+        wanted
     }
 
     /// The run of `instance` did what it was for.
@@ -75,6 +102,15 @@ impl Running {
         self.runs.iter().flatten().filter(lasts).count()
     }
 
+    /// How long each instance has had batches.
+    pub(super) fn busy(&self, now: Instant) -> Vec<Duration> {
+        let so_far = |(run, busy): (&Option<Run>, &Duration)| {
+            let runs = run.as_ref().map(|run| now.saturating_duration_since(run.begun_at));
+            *busy + runs.unwrap_or_default()
+        };
+        self.runs.iter().zip(&self.busy).map(so_far).collect()
+    }
+
     /// Until the first instance is free, as far as expected.
     pub(super) fn free_in(&self, now: Instant) -> Duration {
         let left = |run: &Option<Run>| match run {
@@ -85,17 +121,19 @@ impl Running {
     }
 
     /// A run has ended, if there was one.
-    pub(super) fn finish(&mut self, instance: usize) -> Option<Ended> {
+    pub(super) fn finish(&mut self, instance: usize, now: Instant) -> Option<Ended> {
         let Run { begun_at, ran, .. } = self.runs.get_mut(instance)?.take()?;
+        self.busy[instance] += now.saturating_duration_since(begun_at);
         Some(Ended { begun_at, ran })
     }
 
-    /// A rider leaves; whether it rode. The last one stops the run.
+    /// A rider leaves; whether it rode. The last one of a run stops it.
     pub(super) fn leave(&mut self, job: JobKey) -> bool {
         let run = self.runs.iter_mut().flatten().find(|run| run.riders.contains(&job));
         let Some(run) = run else { return false };
-        run.gone += 1;
-        if run.gone == run.riders.len() {
+        run.gone.push(job);
+        let riding = run.riding.as_ref().unwrap_or(&run.riders);
+        if riding.iter().all(|rider| run.gone.contains(rider)) {
             run.stop.stop();
         }
         true

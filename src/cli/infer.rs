@@ -11,9 +11,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{CANNOT_START, Outcome, WRONG_SETTINGS};
 use client::Client;
+use credentials::Credentials;
 
 mod any;
 mod client;
+mod credentials;
 mod magika;
 mod plot;
 mod segments;
@@ -29,6 +31,7 @@ struct Target {
     model: String,
     /// Empty: the server's choice.
     version: String,
+    credentials: Credentials,
 }
 
 /// The subcommand.
@@ -36,7 +39,7 @@ pub(super) fn command() -> Command {
     let text = |name: &'static str, value: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name(value).help(help)
     };
-    Command::new("infer")
+    let command = Command::new("infer")
         .about("Ask a running server: type of a file, speech in a recording, or plain numbers")
         .after_help(
             "Examples:\n  \
@@ -68,14 +71,23 @@ pub(super) fn command() -> Command {
         .arg(
             text("timeout-ms", "MS", "Deadline of the call [default: the server's]")
                 .value_parser(clap::value_parser!(u64).range(1..)),
-        )
+        );
+    credentials::flags(command)
 }
 
 /// Runs the command.
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
-    let target =
-        Target { address: text("addr"), model: text("model"), version: text("model-version") };
+    let credentials = match Credentials::read(matches) {
+        Ok(credentials) => credentials,
+        Err(outcome) => return outcome,
+    };
+    let target = Target {
+        address: text("addr"),
+        model: text("model"),
+        version: text("model-version"),
+        credentials,
+    };
     let inputs: Vec<String> = matches.get_many("input").into_iter().flatten().cloned().collect();
     let timeout = matches.get_one("timeout-ms").copied().map(Duration::from_millis);
     let file = matches.get_one::<PathBuf>("file");

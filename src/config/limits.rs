@@ -53,6 +53,8 @@ pub enum StreamOrder {
 pub struct ConnectionLimits {
     /// Open at a time.
     pub max_connections: usize,
+    /// Calls that may be open at a time, on all connections of all ports together.
+    pub max_calls: usize,
     /// Time for its first words.
     pub handshake: Duration,
     /// Concurrent calls on one.
@@ -78,6 +80,14 @@ pub struct ConnectionLimits {
 }
 
 impl Reader<'_> {
+    pub(super) fn compression(&mut self) -> Option<Vec<Compression>> {
+        let encodings = [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
+        self.value("compression", |text| match text {
+            "" => Ok(Vec::new()),
+            names => values::list(names, |name| values::choice(name, &encodings)),
+        })
+    }
+
     pub(super) fn requests(&mut self) -> Option<RequestLimits> {
         let orders = [("request", StreamOrder::Request), ("completion", StreamOrder::Completion)];
         let max_message_bytes = self.value("max_message_bytes", |text| values::number(text, 1));
@@ -98,6 +108,7 @@ impl Reader<'_> {
 
     pub(super) fn connections(&mut self) -> Option<ConnectionLimits> {
         let max_connections = self.value("max_connections", |text| values::number(text, 1));
+        let max_calls = self.value("max_calls", |text| values::number(text, 1));
         let handshake = self.value("handshake_ms", values::millis);
         let max_streams = self.value("max_streams", |text| values::number(text, 1));
         let max_pending_resets = self.value("max_pending_resets", |text| values::number(text, 1));
@@ -111,6 +122,7 @@ impl Reader<'_> {
         let max_age_grace = self.value("max_connection_age_grace_ms", values::millis);
         Some(ConnectionLimits {
             max_connections: max_connections?,
+            max_calls: max_calls?,
             handshake: handshake?,
             max_streams: max_streams?,
             max_pending_resets: max_pending_resets?,

@@ -87,6 +87,24 @@ pub const SERVER: &[Setting] = &[
     setting("runtime_library", "", "Path of libonnxruntime.so; searched for when empty"),
     setting("telemetry", "false", "Let ONNX Runtime send usage data to its maker"),
     setting("log", "info", "Log filter: a level, or target=level pairs separated by commas"),
+    setting(
+        "metrics_compat",
+        "",
+        "Names that metrics have beside their own: triton (nv_inference_… with the same meaning)",
+    ),
+    setting(
+        "otlp_endpoint",
+        "",
+        "Collector that spans of traces are sent to over OTLP (gRPC), http://HOST:PORT; none are \
+         recorded without one",
+    ),
+    // What the field's libraries do; a busy server records a part.
+    setting(
+        "trace_sample_ratio",
+        "1",
+        "Share of calls that begin a trace, from 0 to 1. A call that brings a trace follows that",
+    ),
+    setting("trace_queue_spans", "8192", "Spans that may wait to be sent; more are dropped"),
     setting("log_format", "auto", "auto (text on a terminal, JSON otherwise), text or json"),
     // Images and audio in one message; far below what one machine holds of them.
     setting("max_message_bytes", "67108864", "Largest request message"),
@@ -148,8 +166,18 @@ pub const SERVER: &[Setting] = &[
     ),
     setting("access_reload_ms", "10000", "Time between two looks at the access file"),
     // A handshake costs a millisecond of a processor: more at a time only delay each other.
-    setting("max_handshakes", "256", "TLS handshakes at a time, on each port"),
+    setting(
+        "max_handshakes",
+        "256",
+        "TLS handshakes at a time, on each port; one that stalls gives way to a new one",
+    ),
     setting("max_streams", "256", "Concurrent calls on one connection"),
+    // With the largest headers a call that does nothing takes about 20 KiB: these, a third of a gigabyte.
+    setting(
+        "max_calls",
+        "16384",
+        "Calls open at a time on the data port and the REST port together; more are refused",
+    ),
     // Clients that cancel at their deadline reset what a busy server has not come to yet: hundreds at
     // a time when they send thousands a second. The HTTP library's 20 ends their connections.
     setting(

@@ -16,7 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{Service, ServiceExt};
 
 use super::answers::PiecedBody;
+use super::arrivals::Arrival;
 use super::calls::CountedBody;
+use super::parting::Parting;
 use super::socket::Socket;
 use super::stall::{CallExecutor, Unstalled};
 use super::tls::{PeerIdentity, Secured};
@@ -27,6 +29,13 @@ use crate::telemetry::metrics::Refused;
 /// Chosen at random, so that the connections of all ports differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionId(pub u64);
+
+/// A call beyond those that may be open, in its extensions: it is to be refused, and is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crowded {
+    /// How many may be.
+    pub limit: usize,
+}
 
 /// What answers the calls of a connection. Everything that can does.
 pub trait Calls<B>:
@@ -93,6 +102,7 @@ impl<S> Connection<S> {
     pub(super) async fn serve<B: Answer>(
         self,
         socket: impl Socket,
+        mut arrival: Arrival,
         stopped: impl Future<Output = ()>,
     ) where
         S: Calls<B>,
@@ -103,9 +113,19 @@ impl<S> Connection<S> {
         let met = tokio::select! {
             biased;
             () = &mut stopped => return,
-            met = tokio::time::timeout(patience, self.port.meet(socket)) => met,
+            met = tokio::time::timeout(patience, self.port.meet(socket)) => {
+                met.unwrap_or_else(|_| Err((Refused::Silent, io::ErrorKind::TimedOut.into())))
+            }
+            () = arrival.gave_way() => {
+                Err((Refused::Handshakes, io::Error::other("its place was needed")))
+            }
         };
-        match met.unwrap_or_else(|_| Err((Refused::Silent, io::ErrorKind::TimedOut.into()))) {
+        // Kept to the end of the connection.
+        let Some(_place) = arrival.go_on() else {
+            self.port.metrics.refused(Refused::Handshakes);
+            return;
+        };
+        match met {
             Ok(Met::Clear(socket)) => self.serve_on(socket, None, stopped).await,
             Ok(Met::Secured(secured)) => self.serve_on(secured.0, secured.1, stopped).await,
             Err((reason, error)) => {
@@ -125,14 +145,19 @@ impl<S> Connection<S> {
         S: Calls<B>,
     {
         let Self { service, builder, port } = self;
-        let Connections { limits, calls, memory, .. } = port;
+        let Connections { limits, calls, memory, metrics, .. } = port;
         let random = RandomState::new().hash_one(0_u8);
         let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(ConnectionId(random));
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
-            let (call, memory) = (calls.begin(), memory.clone());
+            let (call, memory) = (calls.begin(limits.max_calls), memory.clone());
+            let call = call.map(|call| (call, metrics.call()));
+            if call.is_none() {
+                metrics.refused_call();
+                request.extensions_mut().insert(Crowded { limit: limits.max_calls });
+            }
             let answer = service.clone().oneshot(request);
             async move {
                 let response = answer.await?;
@@ -142,7 +167,7 @@ impl<S> Connection<S> {
             }
         });
         let service = TowerToHyperService::new(service);
-        let socket = Unstalled::new(socket, limits.write_stall);
+        let socket = Unstalled::new(Parting::new(socket), limits.write_stall);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::pin!(connection);
         let aged = aged(limits.max_age, random);
@@ -200,6 +225,9 @@ async fn greeting(socket: &impl Socket) -> io::Result<()> {
             return Ok(());
         }
         if count == seen {
+            if socket.has_ended().await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             // Peeking returns at once while a part lies there: look again a little later.
             tokio::time::sleep(PEEK_PAUSE).await;
         }

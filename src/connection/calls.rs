@@ -12,6 +12,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::Notify;
 
+use crate::telemetry::metrics::Counted;
+
 /// Calls that are open on all connections. Clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct OpenCalls(Arc<Counter>);
@@ -42,10 +44,11 @@ impl OpenCalls {
         }
     }
 
-    /// A call begins; it ends when the guard is dropped.
-    pub(super) fn begin(&self) -> OpenCall {
-        self.0.open.fetch_add(1, Ordering::AcqRel);
-        OpenCall(Arc::clone(&self.0))
+    /// A call begins, unless `limit` are open; it ends when the guard is dropped.
+    pub(super) fn begin(&self, limit: usize) -> Option<OpenCall> {
+        let raise = |open: usize| (open < limit).then_some(open + 1);
+        self.0.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise).ok()?;
+        Some(OpenCall(Arc::clone(&self.0)))
     }
 }
 
@@ -61,14 +64,17 @@ impl Drop for OpenCall {
     }
 }
 
-/// An answer that keeps its call open until its last byte was taken.
+/// An answer that keeps its call open until its last byte was taken, if the call counts.
 pub(super) struct CountedBody<B> {
     body: B,
-    _call: OpenCall,
+    _call: Option<Call>,
 }
 
+/// An open call, counted for all ports and for its own.
+pub(super) type Call = (OpenCall, Counted);
+
 impl<B> CountedBody<B> {
-    pub(super) fn new(body: B, call: OpenCall) -> Self {
+    pub(super) fn new(body: B, call: Option<Call>) -> Self {
         Self { body, _call: call }
     }
 }
@@ -90,5 +96,22 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for CountedBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_are_open_than_may_be() {
+        let calls = OpenCalls::default();
+        let (one, two) = (calls.begin(2), calls.begin(2));
+        assert!(one.is_some() && two.is_some() && calls.begin(2).is_none());
+        assert_eq!(calls.count(), 2);
+        drop(one);
+        assert!(calls.begin(2).is_some());
+        drop(two);
+        assert_eq!(calls.count(), 0);
     }
 }

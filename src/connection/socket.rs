@@ -26,6 +26,12 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// The system's.
     fn peek(&self, bytes: &mut [u8]) -> impl Future<Output = io::Result<usize>> + Send;
 
+    /// Whether the peer has ended its side, behind bytes that are there.
+    ///
+    /// # Errors
+    /// The system's.
+    fn has_ended(&self) -> impl Future<Output = io::Result<bool>> + Send;
+
     /// Sends what is written without waiting for more.
     ///
     /// # Errors
@@ -54,6 +60,10 @@ impl Socket for TcpStream {
         Self::peek(self, bytes).await
     }
 
+    async fn has_ended(&self) -> io::Result<bool> {
+        Ok(self.ready(Interest::READABLE).await?.is_read_closed())
+    }
+
     fn send_at_once(&self) -> io::Result<()> {
         self.set_nodelay(true)
     }
@@ -63,6 +73,10 @@ impl Socket for UnixStream {
     async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
         let look = || Ok(recv(self, &mut *bytes, RecvFlags::PEEK)?.0);
         self.async_io(Interest::READABLE, look).await
+    }
+
+    async fn has_ended(&self) -> io::Result<bool> {
+        Ok(self.ready(Interest::READABLE).await?.is_read_closed())
     }
 
     fn send_at_once(&self) -> io::Result<()> {

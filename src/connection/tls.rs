@@ -25,13 +25,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::PREFACE;
+use super::arrivals::Arrivals;
 use crate::config::{ClientAuth, TlsSettings};
 use crate::reload::{self, Reload};
 use crate::telemetry::metrics::{ConnectionMetrics, Refused, TlsMetrics};
@@ -200,7 +200,7 @@ impl Identity {
 #[derive(Debug, Clone)]
 pub(super) struct Handshakes {
     identity: Identity,
-    places: Arc<Semaphore>,
+    places: Arrivals,
     needs_alpn: bool,
 }
 
@@ -211,7 +211,7 @@ impl Handshakes {
     /// None under way. A peer that does not say which protocol it speaks is refused where the port
     /// `needs_alpn`.
     pub(super) fn new(identity: Identity, needs_alpn: bool) -> Self {
-        let places = Arc::new(Semaphore::new(identity.settings.max_handshakes));
+        let places = Arrivals::new(identity.settings.max_handshakes);
         Self { identity, places, needs_alpn }
     }
 
@@ -224,14 +224,19 @@ impl Handshakes {
         socket: S,
         metrics: &ConnectionMetrics,
     ) -> Result<Secured<S>, (Refused, io::Error)> {
-        let Ok(place) = self.places.try_acquire() else {
+        let crowded = || {
             let limit = self.identity.settings.max_handshakes;
             let error = io::Error::other(format!("all places for handshakes are taken: {limit}"));
-            return Err((Refused::Handshakes, error));
+            (Refused::Handshakes, error)
         };
+        let mut place = self.places.enter().ok_or_else(crowded)?;
         let counted = metrics.handshake();
         let acceptor = TlsAcceptor::from(self.identity.current.load_full());
-        let stream = acceptor.accept(socket).await.map_err(|error| (Refused::Tls, error))?;
+        let stream = tokio::select! {
+            biased;
+            stream = acceptor.accept(socket) => stream.map_err(|error| (Refused::Tls, error))?,
+            () = place.gave_way() => return Err(crowded()),
+        };
         if self.needs_alpn && stream.get_ref().1.alpn_protocol().is_none() {
             let error = io::Error::other("the peer does not say which protocol it speaks");
             return Err((Refused::Tls, error));

@@ -14,7 +14,8 @@ use futures_util::StreamExt;
 
 use super::Failure;
 use crate::config::RequestLimits;
-use crate::grpc::receive::full;
+use crate::connection::Crowded;
+use crate::grpc::receive::{full, too_many_calls};
 use crate::grpc::status::status;
 use crate::job::{ByteBudget, BytePermit};
 use crate::model::quoted;
@@ -29,6 +30,9 @@ pub(super) async fn read(
     memory: &ByteBudget,
 ) -> Result<(Bytes, BytePermit), Failure> {
     let (parts, body) = request.into_parts();
+    if let Some(crowded) = parts.extensions.get::<Crowded>() {
+        return Err(status(&too_many_calls(*crowded), "").into());
+    }
     check_encoding(&parts.headers)?;
     let whole = tokio::time::timeout(limits.max_timeout, collect(body, limits, memory));
     whole.await.unwrap_or_else(|_| Err(late("the body", limits.max_timeout)))

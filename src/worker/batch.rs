@@ -20,13 +20,16 @@ use crate::job::{Job, Reply};
 use crate::model::ModelSpec;
 use crate::request::InferResponse;
 use crate::statistics::{Padding, RunTimes};
+use crate::telemetry::traces::RunFacts;
 use crate::tensor::Tensor;
 
 /// Runs `batch` and answers all its riders.
 pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
     let started_at = Instant::now();
-    let (reason, sequence, instance) = (batch.reason, batch.sequence, Some(batch.instance));
-    let mut riders = Vec::with_capacity(batch.jobs.len());
+    let (reason, sequence, worker) = (batch.reason, batch.sequence, batch.instance);
+    let cut_at = batch.cut_at;
+    let all = batch.jobs.len();
+    let mut riders = Vec::with_capacity(all);
     for job in batch.jobs {
         if job.reply.is_abandoned() {
             continue;
@@ -40,13 +43,18 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
     if riders.is_empty() {
         return;
     }
-    shared.metrics.cut(reason);
+    let first = riders.iter().map(|job| job.enqueued_at).min().unwrap_or(cut_at);
+    shared.metrics.cut(reason, cut_at.saturating_duration_since(first));
     let runs = ragged::runs(riders, &shared.spec);
-    // Of several runs, none says what one costs.
-    let instance = instance.filter(|_| runs.len() == 1);
+    let is_one = runs.len() == 1;
     for jobs in runs {
-        let first = Riders { jobs, sequence, instance, started_at };
-        run_wanted(shared, executor, first);
+        let is_all = jobs.len() == all;
+        let riders = Riders { jobs, sequence, worker, is_whole: is_one, started_at };
+        if is_all {
+            run_riders(shared, executor, riders);
+        } else {
+            run_wanted(shared, executor, riders);
+        }
     }
 }
 
@@ -71,8 +79,10 @@ struct Riders {
     jobs: Vec<Job>,
     /// The batch's.
     sequence: u64,
-    /// Who runs it, at the first try: what a second one costs says nothing of others.
-    instance: Option<usize>,
+    /// Who runs it.
+    worker: usize,
+    /// Whether this is all of the batch, at the first try: what other runs cost says nothing.
+    is_whole: bool,
     started_at: Instant,
 }
 
@@ -88,12 +98,13 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
         }
         Err(ExecuteError::Rows { output, reason }) => {
             stop_batching(shared, &output, &reason);
-            let sequence = riders.sequence;
+            let Riders { sequence, worker, .. } = riders;
             for rider in riders.jobs.into_iter().filter(|job| !job.reply.is_abandoned()) {
                 let (alone, started_at) = (rider.rows.is_none(), Instant::now());
-                let rider = Riders { jobs: vec![rider], sequence, instance: None, started_at };
+                let jobs = vec![rider];
+                let rider = Riders { jobs, sequence, worker, is_whole: false, started_at };
                 if alone {
-                    run_riders(shared, executor, rider);
+                    run_wanted(shared, executor, rider);
                 } else {
                     // Sent once more, the request runs whole.
                     let (output, reason) = (output.clone(), reason.clone());
@@ -105,7 +116,7 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
             // No second try can end better; whoever looks after models takes it out of service.
             let requests = riders.jobs.len();
             if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
-                tracing::error!(model = %shared.model, requests, %error, left_out, "device lost");
+                tracing::error!(model = %shared.model, version = shared.version, requests, %error, left_out, "device lost");
             }
             shared.fitness.lost_device();
             fail(shared, riders, error);
@@ -113,7 +124,7 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
         Err(error) => {
             let requests = riders.jobs.len();
             if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
-                tracing::warn!(model = %shared.model, requests, %error, left_out, "run failed");
+                tracing::warn!(model = %shared.model, version = shared.version, requests, %error, left_out, "run failed");
             }
             if requests > 1 && shared.rerun_budget.pay_split() {
                 rerun_halves(shared, executor, riders);
@@ -128,7 +139,7 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
 /// from now on requests run alone.
 fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
     tracing::error!(
-        model = %shared.model,
+        model = %shared.model, version = shared.version,
         output,
         reason,
         "output does not split by rows; batching is off for this model from now on"
@@ -139,18 +150,21 @@ fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
 }
 
 fn rerun_halves(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) {
-    let Riders { jobs: mut first, sequence, .. } = riders;
+    let Riders { jobs: mut first, sequence, worker, .. } = riders;
     let second = first.split_off(first.len() / 2);
     for jobs in [first, second] {
-        let half = Riders { jobs, sequence, instance: None, started_at: Instant::now() };
+        let started_at = Instant::now();
+        let half = Riders { jobs, sequence, worker, is_whole: false, started_at };
         run_wanted(shared, executor, half);
     }
 }
 
-/// Runs those of the riders that have waited through the runs before theirs.
+/// Runs those of the riders that have waited through the runs before theirs. When the last of them
+/// leaves, that run is stopped, whatever became of the others in the batch.
 fn run_wanted(shared: &PoolShared, executor: &mut dyn Executor, mut riders: Riders) {
     riders.jobs.retain(|job| !job.reply.is_abandoned());
-    if !riders.jobs.is_empty() {
+    let places = riders.jobs.iter().filter_map(|job| job.place).collect();
+    if !riders.jobs.is_empty() && shared.batcher.rides(riders.worker, places, executor.stopper()) {
         run_riders(shared, executor, riders);
     }
 }
@@ -223,7 +237,7 @@ fn execute(
 }
 
 fn answer(shared: &PoolShared, riders: Riders, done: Done) {
-    let Riders { jobs: riders, sequence, instance, started_at } = riders;
+    let Riders { jobs: riders, sequence, worker, is_whole, started_at } = riders;
     let Done { parts, rows, padding, times } = done;
     let mut columns: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     // A request that was split counts with its first part.
@@ -233,9 +247,11 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     shared.statistics.record_run(rows, &queued, &times);
     shared.metrics.ran(rows, &queued, &times);
     shared.metrics.padded(&padding);
-    if let Some(instance) = instance {
+    let took = times.input + times.infer + times.output;
+    recorded(shared, &riders, (rows, started_at, took), false);
+    if is_whole {
         let length = riders.iter().map(|job| job.request.length()).max().unwrap_or(1);
-        shared.batcher.ran(instance, rows, length);
+        shared.batcher.ran(worker, rows, length);
     }
     let mut answers = Vec::with_capacity(riders.len());
     for job in riders {
@@ -255,6 +271,30 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     shared.deliver(sequence, answers);
 }
 
+/// Tells of a run to those riders' traces that are recorded.
+fn recorded(
+    shared: &PoolShared,
+    riders: &[Job],
+    (rows, began, took): (usize, Instant, Duration),
+    failed: bool,
+) {
+    if riders.iter().all(|job| job.request.trace().is_none()) {
+        return;
+    }
+    let (model, version) = (shared.model.as_str(), shared.version);
+    let requests = riders.len();
+    let facts = RunFacts { model, version, rows, requests, took, failed };
+    shared.traces.run(&facts, riders.iter().map(|job| job.request.trace()));
+    if failed {
+        return;
+    }
+    for job in riders {
+        if let Some(trace) = job.request.trace() {
+            shared.metrics.rode(began.saturating_duration_since(job.enqueued_at), took, trace);
+        }
+    }
+}
+
 /// The only rider of a run that failed: whoever keeps sending such requests rides alone.
 fn accuse(shared: &PoolShared, guilty: &Job) {
     let (tenant, now) = (guilty.request.tenant(), Instant::now());
@@ -262,7 +302,7 @@ fn accuse(shared: &PoolShared, guilty: &Job) {
         && let Some(left_out) = shared.failure_lines.allow(now)
     {
         tracing::warn!(
-            model = %shared.model, tenant, left_out,
+            model = %shared.model, version = shared.version, tenant, left_out,
             "a caller's requests keep failing: they run alone for a while"
         );
     }
@@ -283,6 +323,9 @@ fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
         accuse(shared, guilty);
     }
     shared.metrics.failed_runs.inc();
+    let rows = riders.jobs.iter().map(|job| job.request.rows()).sum();
+    let (began, took) = (riders.started_at, riders.started_at.elapsed());
+    recorded(shared, &riders.jobs, (rows, began, took), true);
     let answers = riders.jobs.into_iter().map(|job| (job.reply, Err(answer.clone())));
     shared.deliver(riders.sequence, answers.collect());
 }

@@ -1,11 +1,17 @@
 """One server with every model for the tests that only ask, and the clients."""
 
+import sys
+from pathlib import Path
+
 import grpc
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2_grpc
 
 import harness
+
+# What the endurance trials have, too.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "endurance"))
 
 # Files that cannot be served, on purpose.
 BROKEN = {"broken", "sequence_output"}

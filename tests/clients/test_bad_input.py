@@ -306,6 +306,45 @@ def test_a_cause_inside_the_model_is_not_told(channel):
         assert cause.lower() not in error.details().lower(), error.details()
 
 
+def test_unknown_parameters_mean_nothing_and_do_not_come_back(stub):
+    message = good(id="42")
+    for key, choice in {
+        "triton_final_response": {"bool_param": False},
+        "triton_enable_empty_final_response": {"bool_param": True},
+        "triton_internal": {"string_param": "x"},
+        "binary_data_size": {"int64_param": -1},
+        "Timeout": {"string_param": "not the one that is known"},
+        "shape": {"string_param": "[1]"},
+        "": {"double_param": float("nan")},
+        "k" * 10_000: {"uint64_param": 2**64 - 1},
+    }.items():
+        message.parameters[key].MergeFrom(pb.InferParameter(**choice))
+        message.inputs[0].parameters[key].MergeFrom(pb.InferParameter(**choice))
+    answer = stub.ModelInfer(message, timeout=harness.PATIENCE)
+    assert answer.id == "42" and not answer.parameters
+    assert not any(output.parameters for output in answer.outputs)
+
+
+@pytest.mark.parametrize("value, code", [(-1, INVALID), (2**62, None), (0, None)])
+def test_a_timeout_can_only_make_the_time_shorter(stub, value, code):
+    message = with_parameter("timeout", int64_param=value)
+    if code is None:
+        assert stub.ModelInfer(message, timeout=harness.PATIENCE).outputs
+        return
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(message, timeout=harness.PATIENCE)
+    assert caught.value.code() == code and "timeout" in caught.value.details()
+
+
+def test_ten_thousand_parameters_are_refused(channel):
+    message = good()
+    for number in range(10_000):
+        message.parameters[str(number)].int64_param = number
+    error = refusal(channel, message.SerializeToString())
+    assert error.code() == INVALID and "256 parameters" in error.details(), error.details()
+    works(channel)
+
+
 # --- whole messages ------------------------------------------------------------------------------
 
 

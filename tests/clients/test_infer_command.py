@@ -9,6 +9,7 @@ import pytest
 
 import harness
 import reference
+from certificates import Authority
 
 
 def infer(server, *words):
@@ -187,3 +188,33 @@ def test_mistakes(server):
     assert done.returncode == 1 and "127.0.0.1:1" in done.stderr and "refused" in done.stderr
     done = harness.onnxd("infer", "two_inputs", "--addr", "no address")
     assert done.returncode == 2 and "HOST:PORT" in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_fault():
+    for words in (["doctor"], ["token", "ci"]):
+        process = subprocess.Popen(
+            [harness.BINARY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        told = process.stderr.read()
+        process.stderr.close()
+        assert process.wait(harness.PATIENCE) != 101 and "panicked" not in told, (words, told)
+
+
+def test_a_server_that_speaks_tls(tmp_path):
+    authority, stranger = Authority(), Authority()
+    authority.write(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(authority.pem())
+    (tmp_path / "stranger.pem").write_bytes(stranger.pem())
+    harness.copy_models(tmp_path / "models", "identity_f32")
+    flags = ["--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem"]
+    server = harness.Server(tmp_path / "models", *map(str, flags))
+    try:
+        words = ["identity_f32", "--input", "x[1,2]=1,2", "--tls-name", "localhost", "--tls-ca"]
+        assert told(server, *words, tmp_path / "ca.pem") == "y FP32 [1, 2]\n  1.0 2.0\n"
+        refused(server, *words, tmp_path / "stranger.pem")
+        refused(server, *words, tmp_path / "missing.pem", code=2)
+        # Without it the server takes no word.
+        refused(server, "identity_f32")
+    finally:
+        server.stop()

@@ -27,6 +27,9 @@ from server import BINARY, ROOT, Server
 # What ends a call that the server never took, in the words of the gRPC library.
 NOT_TAKEN = ("failed to connect", "connection refused", "goaway", "shutting down", "not ready",
              "connections to all backends failing", "handshake", "too_many_pings")
+# What the gRPC library makes of a message that it could not write because the call had ended: the
+# server's own words are lost then.
+LOST_WORDS = "internal error from core"
 # How long the gRPC library waits before it connects again, and a little, in seconds.
 RECONNECT = 2.0
 # After a model or a certificate was put down, how long until nothing of the old is left, seconds.
@@ -38,6 +41,7 @@ class Chaos:
         self.server, self.load = server, load
         self.random = random.Random(seed)
         self.down, self.events, self.faults = [], {}, []
+        self.begun_at = time.monotonic()
 
     def happened(self, what):
         self.events[what] = self.events.get(what, 0) + 1
@@ -107,7 +111,10 @@ class Chaos:
             event = plan.pop() if plan else self.random.choice(kinds)
             self.happened(event.__name__)
             left = max(0, end - time.monotonic())
-            print(f"{left:4.0f} s left: {event.__name__}", file=sys.stderr, flush=True)
+            passed = time.monotonic() - self.begun_at
+            print(
+                f"{passed:6.1f} s, {left:4.0f} s left: {event.__name__}", file=sys.stderr, flush=True
+            )
             await event()
             await asyncio.sleep(self.random.uniform(0.5, 3.0))
 
@@ -134,16 +141,24 @@ class Chaos:
             if kind == "hurried" and code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"):
                 continue
             down = self.excuse(begun_at, ended_at)
-            if "kill" in down or "descriptors" in down and code == "UNAVAILABLE":
+            # A server that has just started says that it is loading, and never that a model is not there.
+            is_lost = code in ("UNAVAILABLE", "CANCELLED", "INTERNAL", "ERROR", "DEADLINE_EXCEEDED")
+            if "kill" in down and is_lost or "descriptors" in down and code == "UNAVAILABLE":
                 continue
             text = (text or "").lower()
             # Accepted streams are told so in the stream: before a drain, or before models are there.
             is_told = "shutting down" in text or "not ready" in text
             if kind == "streamed" and code == "ERROR" and down and is_told:
                 continue
+            if kind == "streamed" and down and code == "INTERNAL" and LOST_WORDS in text:
+                continue
             if down and code == "UNAVAILABLE" and any(words in text for words in NOT_TAKEN):
                 continue
-            self.faults.append(f"{kind} ended with {code} ({text[:120]}); down: {down or 'nothing'}")
+            when = f"{begun_at - self.begun_at:.1f} s to {ended_at - self.begun_at:.1f} s"
+            found = ", ".join(sorted(down)) or "nothing"
+            self.faults.append(
+                f"{kind} ended with {code} ({text[:120]}); down: {found}; from {when}"
+            )
         self.faults += [f"wrong answer: {text}" for text in self.load.ledger.wrong]
         if self.load.ledger.sent != self.load.ledger.ended():
             self.faults.append(f"sent {self.load.ledger.sent}, ended {self.load.ledger.ended()}")
@@ -199,13 +214,18 @@ async def main(options):
 
 def report(options, chaos, load, first, last, seconds, log):
     print(f"chaos with seed {options.seed}: {seconds:.0f} s, {load.ledger.sent} requests")
-    print("events   " + ", ".join(f"{what} {count}" for what, count in sorted(chaos.events.items())))
+    print("events     " + ", ".join(f"{what} {count}" for what, count in sorted(chaos.events.items())))
+    kinds = {}
     for (kind, code), count in sorted(load.ledger.codes().items()):
-        print(f"{kind:10} {code:20} {count}")
+        kinds.setdefault(kind, []).append(f"{code} {count}")
+    for kind, codes in kinds.items():
+        print(f"{kind:10} {', '.join(codes)}")
     for what, before, after in zip(("KiB", "threads", "descriptors"), first, last):
         print(f"{what:11} {before}, after {options.calm:.0f} s of load {after}")
     for fault in chaos.faults[:20]:
-        print(f"FAULT    {fault}")
+        print(f"FAULT      {fault}")
+    if len(chaos.faults) > 20:
+        print(f"FAULT      and {len(chaos.faults) - 20} more: {ROOT / 'bench-out' / 'chaos.json'}")
     if chaos.faults:
         print("\n".join(log.splitlines()[-30:]))
     print("FAILED" if chaos.faults else "nothing lost, nothing wrong, nothing grown")

@@ -2,8 +2,10 @@
 
 use std::io::Cursor;
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use bytes::Bytes;
+use onnxd::access::table::{self, Table};
 use onnxd::config::{Config, ModelConfig, RequestLimits, read_file, triton};
 use onnxd::cost::file::CostFile;
 use onnxd::cost::{AROUND_A_RUN, CostModel};
@@ -305,6 +307,52 @@ pub(crate) fn model_toml(data: &[u8]) {
             assert!(model.examples.values().flatten().all(|size| *size > 0));
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a mistake has words"),
+    }
+}
+
+/// An `access.toml`; after a zero byte, the keys beside it.
+pub(crate) fn access_toml(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (text, keys) = text.split_once('\0').unwrap_or((text, "{}"));
+    let made = table::parse(text).and_then(|written| written.table(Some(keys)));
+    match made {
+        Ok(table) => assert_eq!(table.name(b"Bearer ", SystemTime::UNIX_EPOCH), None),
+        Err(problem) => assert!(!problem.is_empty() && problem.len() < 1000 + data.len()),
+    }
+}
+
+/// One token of each kind is known.
+const ACCESS: &str = r#"
+    [[token]]
+    name = "ci"
+    sha256 = "8070ed5cbb72fe832fe5a6afc19a5a810ae1ed0cbf4403892fdb5e35e29ff0c5"
+    [jwt]
+    issuer = "https://login"
+    audience = "onnxd"
+    algorithms = ["RS256", "PS384"]
+    keys = "jwks.json"
+    [[grant]]
+    to = ["*"]
+    models = ["*"]
+    rights = ["infer"]
+"#;
+
+/// The value of an `authorization` header: whose it is, if anybody's.
+pub(crate) fn known(data: &[u8]) -> Option<String> {
+    static TABLE: LazyLock<Table> = LazyLock::new(|| {
+        let keys = include_str!("../data/jwt/jwks.json");
+        let made = table::parse(ACCESS).and_then(|written| written.table(Some(keys)));
+        let Ok(table) = made else { unreachable!("the file is right") };
+        table
+    });
+    TABLE.name(data, SystemTime::now())
+}
+
+/// The same, for its own sake.
+pub(crate) fn credentials(data: &[u8]) {
+    if let Some(name) = known(data) {
+        // Nobody becomes somebody else by a few other bytes.
+        assert!(name == "token:ci" || name == "jwt:svc");
     }
 }
 

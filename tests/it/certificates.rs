@@ -37,6 +37,16 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
+    /// Another one, whom this one vouches for.
+    pub(crate) fn vouched(&self, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
     pub(crate) fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         change(&mut params);
@@ -125,7 +135,8 @@ pub(crate) async fn connect(
     let mut config = match own {
         None => builder.with_no_client_auth(),
         Some(own) => {
-            let chain = vec![CertificateDer::from_pem_slice(own.cert.as_bytes()).unwrap()];
+            let chain = CertificateDer::pem_slice_iter(own.cert.as_bytes());
+            let chain = chain.collect::<Result<_, _>>().unwrap();
             let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
             builder.with_client_auth_cert(chain, key).unwrap()
         }

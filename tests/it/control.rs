@@ -28,7 +28,7 @@ pub(crate) async fn load(operator: &mut Client, model: &str) -> Result<(), Statu
     operator.repository_model_load(request).await.map(drop)
 }
 
-async fn unload(operator: &mut Client, model: &str) -> Result<(), Status> {
+pub(crate) async fn unload(operator: &mut Client, model: &str) -> Result<(), Status> {
     let request = RepositoryModelUnloadRequest {
         model_name: model.into(),
         ..RepositoryModelUnloadRequest::default()
@@ -156,7 +156,11 @@ async fn an_unloaded_model_answers_those_that_have_found_it() {
     };
     server.until(unloaded).await;
     let metrics = scrape(&server).await;
-    assert!(!metrics.contains("model=\"gate\""), "its series are gone");
+    let of_gate: Vec<&str> =
+        metrics.lines().filter(|line| line.contains("model=\"gate\"")).collect();
+    let state = "onnxd_model_state{model=\"gate\",version=\"1\",state=\"";
+    assert!(of_gate.iter().all(|line| line.starts_with(state)), "its series are gone: {of_gate:?}");
+    assert!(of_gate.contains(&format!("{state}unloaded\"}} 1").as_str()), "{of_gate:?}");
     assert!(metrics.contains("model=\"echo\""));
     // And it comes back.
     load(&mut operator, "gate").await.unwrap();
@@ -324,5 +328,68 @@ async fn versions_are_pinned_by_their_number() {
         let answer = client.model_infer(request).await.unwrap().into_inner();
         assert_eq!(answer.model_version, ran);
     }
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loads_and_unloads_from_all_sides_end_as_the_last_one_said() {
+    const OPERATORS: usize = 32;
+    let settings = [EXPLICIT, ("load_models", "echo")];
+    let server =
+        TestServer::start_with(&settings, &["echo", "gate"], ScriptedLoader::default()).await;
+    server.loaded().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut callers = JoinSet::new();
+    for _ in 0..4 {
+        let (mut client, stop) = (server.client().await, Arc::clone(&stop));
+        callers.spawn(async move {
+            let (mut answered, mut refused) = (0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                match client.model_infer(request("echo", &[2.0])).await {
+                    Ok(answer) => {
+                        assert_eq!(values(answer.get_ref()), [2.0]);
+                        answered += 1;
+                    }
+                    Err(status) => {
+                        assert_eq!(status.code(), Code::Unavailable, "{}", status.message());
+                        refused += 1;
+                    }
+                }
+            }
+            (answered, refused)
+        });
+    }
+    let mut operators = JoinSet::new();
+    for number in 0..OPERATORS {
+        let mut operator = server.operator().await;
+        operators.spawn(async move {
+            for round in 0..20 {
+                // More orders than may wait are refused, and given again.
+                while let Err(status) = match (number + round) % 2 {
+                    0 => load(&mut operator, "echo").await,
+                    _ => unload(&mut operator, "echo").await,
+                } {
+                    assert_eq!(status.code(), Code::ResourceExhausted, "{}", status.message());
+                }
+            }
+        });
+    }
+    while let Some(operator) = operators.join_next().await {
+        operator.unwrap();
+    }
+    let mut operator = server.operator().await;
+    unload(&mut operator, "echo").await.unwrap();
+    assert_eq!(ready(&server.repository, "echo"), Vec::<u64>::new());
+    load(&mut operator, "echo").await.unwrap();
+    assert_eq!(ready(&server.repository, "echo"), [1]);
+    stop.store(true, Ordering::Relaxed);
+    let (mut answered, mut refused) = (0, 0);
+    while let Some(caller) = callers.join_next().await {
+        let (one, other) = caller.unwrap();
+        (answered, refused) = (answered + one, refused + other);
+    }
+    assert!(answered > 0 && refused > 0, "{answered} and {refused}");
+    assert_eq!(server.loader.most_at_a_time(), 1, "one model is loaded at a time");
+    drop(operator);
     server.finish().await;
 }

@@ -121,6 +121,31 @@ fn a_config_pbtxt_as_deep_as_it_can_be() {
 }
 
 #[test]
+fn access_files() {
+    replay("access_toml", targets::access_toml);
+}
+
+#[test]
+fn credentials() {
+    replay("credentials", targets::credentials);
+}
+
+/// Otherwise nothing but refusals would be tried.
+#[test]
+fn some_credentials_are_known() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/credentials");
+    let read = |name: &str| targets::known(&std::fs::read(folder.join(name)).unwrap());
+    for (name, whose) in
+        [("RS256", Some("jwt:svc")), ("PS384", Some("jwt:svc")), ("secret", Some("token:ci"))]
+    {
+        assert_eq!(read(name).as_deref(), whose, "{name}");
+    }
+    for name in ["unsigned", "by_the_public_key", "basic"] {
+        assert_eq!(read(name), None, "{name}");
+    }
+}
+
+#[test]
 fn lists_of_sums() {
     replay("sums", targets::sums);
 }

@@ -6,6 +6,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::control::{load, unload};
 use crate::harness::{TestServer, request};
 use crate::scripted::{Control, ScriptedLoader};
 
@@ -37,6 +38,9 @@ async fn nothing_serves_before_it_is_loaded() {
         (status.code(), status.message()),
         (Code::Unavailable, "model `echo` is not ready: still loading")
     );
+    // Whether a name is there is not known before all were tried.
+    let status = client.model_infer(request("absent", &[1.0])).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{}", status.message());
 
     loading.open();
     assert_eq!(next().await, ServingStatus::Serving);
@@ -45,6 +49,8 @@ async fn nothing_serves_before_it_is_loaded() {
     let ready = ModelReadyRequest { name: "echo".into(), version: String::new() };
     assert!(client.model_ready(ready).await.unwrap().get_ref().ready);
     assert!(client.model_infer(request("echo", &[1.0])).await.is_ok());
+    let status = client.model_infer(request("absent", &[1.0])).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
 
     let stopping = server.shut_down();
     assert_eq!(whole.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
@@ -84,4 +90,40 @@ async fn a_model_that_fails_does_not_keep_the_others_from_serving() {
     assert_eq!(broken.get_ref().status(), ServingStatus::NotServing);
     drop((client, health));
     server.finish().await;
+}
+
+#[tokio::test]
+async fn two_hundred_watchers_hear_the_newest_state_whether_all_read_or_not() {
+    let settings = [("model_control", "explicit"), ("load_models", "echo")];
+    let server =
+        TestServer::start_with(&settings, &["echo", "gate"], ScriptedLoader::default()).await;
+    server.loaded().await;
+    let (mut health, mut operator) =
+        (HealthClient::new(server.channel().await), server.operator().await);
+    let mut watchers = Vec::new();
+    for _ in 0..200 {
+        let mut watch = health.watch(named("gate")).await.unwrap().into_inner();
+        let first = watch.message().await.unwrap().unwrap().status();
+        assert_eq!(first, ServingStatus::NotServing);
+        watchers.push(watch);
+    }
+    // Nobody reads meanwhile.
+    for _ in 0..20 {
+        load(&mut operator, "gate").await.unwrap();
+        unload(&mut operator, "gate").await.unwrap();
+    }
+    load(&mut operator, "gate").await.unwrap();
+    for watch in &mut watchers {
+        while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+    }
+    drop((health, operator));
+    let stopping = server.shut_down();
+    for mut watch in watchers {
+        let (mut last, mut heard) = (ServingStatus::Serving, 0);
+        while let Ok(Some(state)) = watch.message().await {
+            (last, heard) = (state.status(), heard + 1);
+        }
+        assert!(last == ServingStatus::NotServing && heard <= 42, "{last:?} after {heard}");
+    }
+    assert!(stopping.await.unwrap().unwrap().complete);
 }

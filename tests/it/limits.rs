@@ -5,6 +5,7 @@ use std::time::Duration;
 use h2::client::SendRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::harness::{TestServer, queued, request, values};
@@ -85,6 +86,90 @@ async fn a_connection_has_as_many_calls_as_it_is_told() {
     tokio::time::timeout(PATIENCE, refused).await.expect("REFUSED_STREAM on the fourth");
     drop((sender, socket));
     running.abort();
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn all_connections_together_have_as_many_calls_as_they_are_told() {
+    let server = TestServer::start(&[("max_calls", "40")]).await;
+    let gate = server.loader.control("gate");
+    let (mut callers, mut clients) = (JoinSet::new(), Vec::new());
+    for _ in 0..20 {
+        clients.push(server.client().await);
+    }
+    for client in &clients {
+        for _ in 0..5 {
+            let mut client = client.clone();
+            callers.spawn(async move { client.model_infer(request("gate", &[1.0])).await });
+        }
+    }
+    for _ in 0..60 {
+        let refused = callers.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(refused.message(), "the server is full: 40 of 40 calls taken");
+        assert!(refused.metadata().get("grpc-retry-pushback-ms").is_some());
+    }
+    // The REST port has no places of its own.
+    let body = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":[1]}]}"#;
+    let ask = format!(
+        "POST /v2/models/echo/infer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let rest = async || {
+        let mut socket = TcpStream::connect(server.http).await.unwrap();
+        socket.write_all(ask.as_bytes()).await.unwrap();
+        let mut heard = String::new();
+        socket.read_to_string(&mut heard).await.unwrap();
+        heard
+    };
+    let refused = rest().await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    server.counted("onnxd_calls{port=\"grpc\"}", |count| count == 40).await;
+    server.counted("onnxd_refused_calls_total{port=\"grpc\"}", |count| count == 60).await;
+    server.counted("onnxd_refused_calls_total{port=\"http\"}", |count| count == 1).await;
+    gate.open();
+    while let Some(answer) = callers.join_next().await {
+        answer.unwrap().unwrap();
+    }
+    server.counted("onnxd_calls{port=\"grpc\"}", |count| count == 0).await;
+    assert!(rest().await.starts_with("HTTP/1.1 200"));
+    drop(clients);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn those_who_say_nothing_keep_nobody_out() {
+    let settings = [("max_connections", "20"), ("handshake_ms", "60000")];
+    let server = TestServer::start(&settings).await;
+    let mut kept = server.client().await;
+    kept.model_infer(request("echo", &[1.0])).await.unwrap();
+    let mut silent = Vec::new();
+    for number in 0..40 {
+        let mut socket = TcpStream::connect(server.grpc).await.unwrap();
+        if number % 2 == 0 {
+            socket.write_all(&PREFACE[..11]).await.unwrap();
+        }
+        silent.push(socket);
+    }
+    // No place is free and those who have one keep it for a minute; a newcomer is served all the same.
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc));
+    let endpoint = endpoint.unwrap();
+    let served = async {
+        loop {
+            let Ok(channel) = endpoint.connect().await else { continue };
+            let mut client = crate::harness::Client::new(channel);
+            if client.model_infer(request("echo", &[2.0])).await.is_ok() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.unwrap();
+    let gave_way = "onnxd_refused_connections_total{port=\"grpc\",reason=\"handshakes\"}";
+    server.counted(gave_way, |count| count >= 1).await;
+    kept.model_infer(request("echo", &[3.0])).await.unwrap();
+    drop((silent, kept));
+    server.counted("onnxd_connections{port=\"grpc\"}", |count| count == 0).await;
     server.finish().await;
 }
 

@@ -22,14 +22,14 @@ fn sources() -> Vec<(String, String)> {
     files
 }
 
-#[test]
-fn every_test_that_is_named_is_there() {
+/// The lines of a page that name tests; each must name one that is there, or a command.
+fn lines(page: &str) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = std::fs::read_to_string(root.join("docs/promises.md")).unwrap();
+    let page = std::fs::read_to_string(root.join("docs").join(page)).unwrap();
     let sources = sources();
-    let mut promises = 0;
+    let mut lines = 0;
     for line in page.lines().filter(|line| line.starts_with("| ") && line.contains('`')) {
-        promises += 1;
+        lines += 1;
         let named: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
         let tests: Vec<&&str> = named.iter().filter(|name| name.contains("::")).collect();
         let is_measured = named.iter().any(|name| name.starts_with("make "));
@@ -48,5 +48,15 @@ fn every_test_that_is_named_is_there() {
             assert!(is_there, "{test}");
         }
     }
-    assert_eq!(promises, 22);
+    lines
+}
+
+#[test]
+fn every_test_that_a_promise_names_is_there() {
+    assert_eq!(lines("promises.md"), 22);
+}
+
+#[test]
+fn every_test_that_a_trial_names_is_there() {
+    assert_eq!(lines("trials.md"), 60);
 }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use onnxd::config::ModelConfig;
@@ -112,9 +113,16 @@ impl Stop for Control {
 pub(crate) struct ScriptedLoader {
     controls: Arc<Mutex<BTreeMap<String, Control>>>,
     loading: Option<Control>,
+    /// Loads that go on now, and the most that ever did.
+    at_a_time: Arc<(AtomicUsize, AtomicUsize)>,
 }
 
 impl ScriptedLoader {
+    /// The most loads that went on at a time.
+    pub(crate) fn most_at_a_time(&self) -> usize {
+        self.at_a_time.1.load(Ordering::SeqCst)
+    }
+
     /// A loader that loads nothing before `loading` lets it.
     pub(crate) fn held_by(loading: Control) -> Self {
         Self { loading: Some(loading), ..Self::default() }
@@ -149,6 +157,20 @@ fn spec() -> ModelSpec {
 
 impl ModelLoader for ScriptedLoader {
     fn load(&self, source: &ModelSource, config: &ModelConfig) -> Result<LoadedModel, LoadError> {
+        let (now, most) = &*self.at_a_time;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        let loaded = self.load_one(source, config);
+        now.fetch_sub(1, Ordering::SeqCst);
+        loaded
+    }
+}
+
+impl ScriptedLoader {
+    fn load_one(
+        &self,
+        source: &ModelSource,
+        config: &ModelConfig,
+    ) -> Result<LoadedModel, LoadError> {
         if let Some(loading) = &self.loading {
             loading.pass().map_err(|error| LoadError::new(error.to_string()))?;
         }

@@ -208,6 +208,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn what_is_taken_is_given_back(
         max_rows in 1_usize..10,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
@@ -54,35 +55,45 @@ pub(super) struct Client {
     model: String,
     version: String,
     timeout: Option<Duration>,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 impl Client {
     /// Connects to the server of `target`.
     pub(super) async fn new(target: &Target, timeout: Option<Duration>) -> Result<Self, Outcome> {
         let address = &target.address;
-        if address.starts_with("https:") {
-            return Err(wrong(format!("--addr {address}: only clear text is spoken here")));
+        let credentials = &target.credentials;
+        if address.starts_with("https:") && credentials.tls.is_none() {
+            return Err(wrong(format!("--addr {address}: TLS needs --tls-ca")));
         }
-        let bare = address.trim_start_matches("http://");
-        let endpoint = Endpoint::from_shared(format!("http://{bare}"))
+        let bare = address.trim_start_matches("http://").trim_start_matches("https://");
+        let scheme = if credentials.tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{bare}"))
             .map_err(|_| wrong(format!("--addr is {address:?}, expected HOST:PORT")))?
             .connect_timeout(CONNECT_PATIENCE)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_EVERY)
             .keep_alive_while_idle(true);
+        if let Some(tls) = credentials.tls.clone() {
+            let secured = endpoint.tls_config(tls);
+            endpoint = secured.map_err(|error| wrong(format!("TLS: {}", root_cause(&error))))?;
+        }
         let channel = endpoint.connect().await.map_err(|error| {
             let cause = root_cause(&error);
             refused(format!("no server answers at {bare}: {cause}. Is `onnxd serve` running?"))
         })?;
         let inner = GrpcInferenceServiceClient::new(channel).max_decoding_message_size(usize::MAX);
         let (model, version) = (target.model.clone(), target.version.clone());
-        Ok(Self { inner, model, version, timeout })
+        Ok(Self { inner, model, version, timeout, token: credentials.token.clone() })
     }
 
     fn call<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some(timeout) = self.timeout {
             request.set_timeout(timeout);
+        }
+        if let Some(token) = self.token.clone() {
+            request.metadata_mut().insert("authorization", token);
         }
         request
     }

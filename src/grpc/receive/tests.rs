@@ -50,7 +50,13 @@ fn message(length: u8, there: usize) -> Vec<u8> {
 
 fn receiving(budget: &ByteBudget, is_stream: bool, parts: &[(u64, Vec<u8>)]) -> Receiving<Slow> {
     let parts = parts.iter().map(|(after, bytes)| (*after, Bytes::from(bytes.clone()))).collect();
-    Receiving::new(Slow { parts, timer: None }, is_stream, &limits(), budget.clone())
+    Receiving::new(
+        Slow { parts, timer: None },
+        is_stream,
+        &limits(),
+        budget.clone(),
+        (CallMetrics::new(Vec::new()), 0),
+    )
 }
 
 async fn next(body: &mut Receiving<Slow>) -> Option<Result<usize, Status>> {
@@ -101,6 +107,77 @@ async fn a_message_above_the_limit_is_left_to_the_codec() {
     let budget = ByteBudget::new(100);
     let head = [0, 0, 0, 4, 0].to_vec();
     assert!(next(&mut receiving(&budget, false, &[(0, head)])).await.unwrap().is_ok());
+}
+
+/// A frame that announces `length` bytes, and `there` of them.
+fn large(length: usize, there: usize) -> Vec<u8> {
+    let length = u32::try_from(length).unwrap().to_be_bytes();
+    let mut bytes = [&[0], &length[..]].concat();
+    bytes.resize(FRAME_BYTES + there, 7);
+    bytes
+}
+
+fn receiving_large(is_stream: bool, parts: Vec<Vec<u8>>) -> Receiving<Slow> {
+    let parts = parts.into_iter().map(|bytes| (1, Bytes::from(bytes))).collect();
+    let limits = RequestLimits { max_message_bytes: 1 << 20, ..limits() };
+    let budget = ByteBudget::new(1 << 30);
+    Receiving::new(
+        Slow { parts, timer: None },
+        is_stream,
+        &limits,
+        budget,
+        (CallMetrics::new(Vec::new()), 0),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_message_is_seen_when_half_of_it_is_there() {
+    let half = 500_000;
+    let parts = vec![large(2 * half, 1), vec![7; half - 2], vec![7; 1], vec![7; half]];
+    let (began, mut body) = (Instant::now(), receiving_large(false, parts));
+    // Nothing in the first two seconds, though bytes came: one of a million, then all but one half.
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), FRAME_BYTES + 1);
+    assert_eq!(began.elapsed().as_secs(), 3);
+    let mut seen = FRAME_BYTES + 1;
+    while seen < FRAME_BYTES + 2 * half {
+        seen += next(&mut body).await.unwrap().unwrap();
+    }
+    assert_eq!((seen, began.elapsed().as_secs()), (FRAME_BYTES + 2 * half, 4));
+    assert!(body.held.is_empty());
+    // One above the limit is the codec's to refuse, and a small one is not kept back.
+    for (length, there) in [((1 << 20) + 1, 1), (SMALL_MESSAGE_BYTES, 1)] {
+        let mut body = receiving_large(false, vec![large(length, there)]);
+        assert_eq!(next(&mut body).await.unwrap().unwrap(), FRAME_BYTES + there);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_before_a_large_one_does_not_wait_for_it() {
+    let (small, size) = (message(20, 20), 100_000);
+    for cut in [0, 1, FRAME_BYTES] {
+        let begins = large(size, 9);
+        let parts = vec![[&small[..], &begins[..cut]].concat(), begins[cut..].to_vec()];
+        let mut body = receiving_large(true, parts);
+        let begun = if cut == FRAME_BYTES { 0 } else { cut };
+        assert_eq!(next(&mut body).await.unwrap().unwrap(), small.len() + begun);
+        assert!(next(&mut body).now_or_never().is_none());
+    }
+    let both = [small.clone(), large(size, 9)].concat();
+    let mut body = receiving_large(true, vec![both, vec![7; size - 9]]);
+    let began = Instant::now();
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), small.len());
+    assert_eq!(began.elapsed().as_secs(), 1);
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), FRAME_BYTES + 9);
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), size - 9);
+    assert!(body.framing.is_between() && body.held.is_empty());
+    // The end of a large one and the beginning of the next in one part.
+    let end = [vec![7; size - 1], large(size, 1)].concat();
+    let mut body = receiving_large(true, vec![large(size, 1), end, vec![7; size - 1]]);
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), FRAME_BYTES + 1);
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), size - 1);
+    assert!(next(&mut body).now_or_never().is_none(), "the next one begins");
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), FRAME_BYTES + 1);
+    assert_eq!(next(&mut body).await.unwrap().unwrap(), size - 1);
 }
 
 #[tokio::test(start_paused = true)]

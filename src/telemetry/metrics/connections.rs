@@ -25,7 +25,7 @@ struct RefusedLabels {
 pub enum Refused {
     /// All places are taken.
     Connections,
-    /// All places for handshakes are taken.
+    /// All places for handshakes are taken, or the peer had not gone on when its place was needed.
     Handshakes,
     /// The peer and this server do not agree on TLS.
     Tls,
@@ -55,6 +55,8 @@ impl Refused {
 pub struct ConnectionMetrics {
     open: Gauge,
     handshakes: Gauge,
+    calls: Gauge,
+    refused_calls: Counter,
     refused: [Counter; Refused::ALL.len()],
 }
 
@@ -67,6 +69,16 @@ impl ConnectionMetrics {
     /// A handshake goes on until the answer is dropped.
     pub fn handshake(&self) -> Counted {
         Counted::new(&self.handshakes)
+    }
+
+    /// A call is open until the answer is dropped.
+    pub fn call(&self) -> Counted {
+        Counted::new(&self.calls)
+    }
+
+    /// A call was refused because too many are open.
+    pub fn refused_call(&self) {
+        self.refused_calls.inc();
     }
 
     /// A connection was closed before it had a call.
@@ -96,15 +108,21 @@ impl Metrics {
     /// The part that each of `ports` counts, at zero. To be called once.
     pub fn connections<const N: usize>(&self, ports: [&'static str; N]) -> [ConnectionMetrics; N] {
         let (open, handshakes) = (Family::<PortLabels, Gauge>::default(), Family::default());
+        let (calls, refused_calls) = (Family::<PortLabels, Gauge>::default(), Family::default());
         let refused = Family::<RefusedLabels, Counter>::default();
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         registry.register("connections", "Open connections", open.clone());
         registry.register("handshakes", "TLS handshakes under way", handshakes.clone());
+        registry.register("calls", "Open calls", calls.clone());
+        let text = "Calls refused because too many were open";
+        registry.register("refused_calls", text, refused_calls.clone());
         let text = "Connections closed before they had a call, by reason";
         registry.register("refused_connections", text, refused.clone());
         ports.map(|port| ConnectionMetrics {
             open: open.get_or_create_owned(&PortLabels { port }),
             handshakes: handshakes.get_or_create_owned(&PortLabels { port }),
+            calls: calls.get_or_create_owned(&PortLabels { port }),
+            refused_calls: refused_calls.get_or_create_owned(&PortLabels { port }),
             refused: Refused::ALL.map(|reason| {
                 refused.get_or_create_owned(&RefusedLabels { port, reason: reason.label() })
             }),

@@ -109,6 +109,36 @@ async fn halves_are_not_run_for_callers_that_left() {
 }
 
 #[tokio::test]
+async fn a_half_that_everybody_left_is_stopped_whatever_the_other_half_does() {
+    let (bench, hold) = Bench::held(64);
+    let plug = bench.plug(&hold).await;
+    let rows = [[WRONG_INPUT], [2], [3], [4]];
+    let [guilty, two, three, four] = rows.map(|rows| bench.submit(&rows));
+    hold.release();
+    numbers(plug).await;
+    // All four, the half with the fault, its two halves, the other half.
+    for rows in [4, 2, 1, 1] {
+        assert_eq!(hold.entered().await, rows);
+        hold.release();
+    }
+    assert!(is_invalid(&answer(guilty).await.unwrap_err()));
+    assert_eq!(numbers(two).await, [2]);
+    assert_eq!(hold.entered().await, 2);
+    drop(three);
+    assert_eq!(bench.script.stops(), 0, "somebody still waits");
+    drop(four);
+    assert_eq!(bench.script.stops(), 1);
+    hold.release();
+    // What was stopped is not what runs next.
+    let next = bench.submit(&[7]);
+    assert_eq!(hold.entered().await, 1);
+    drop(hold);
+    assert_eq!(numbers(next).await, [7]);
+    assert_eq!(bench.counter("stopped_runs", ""), 1);
+    bench.finish().await;
+}
+
+#[tokio::test]
 async fn a_panic_loses_its_riders_only_and_the_executor_is_built_anew() {
     let (bench, hold) = Bench::held(8);
     let plug = bench.plug(&hold).await;

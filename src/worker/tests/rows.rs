@@ -1,5 +1,6 @@
 //! Each rider gets its own rows, whoever rode with it.
 
+use std::collections::VecDeque;
 use std::sync::mpsc;
 
 use tokio::task::JoinSet;
@@ -59,6 +60,42 @@ async fn each_of_many_riders_gets_exactly_its_own_rows() {
     assert!(runs.len() <= 100, "requests never met: the test says nothing: {}", runs.len());
     let sums = bench.snapshot();
     assert_eq!((sums.queue.count, sums.inferences), (200, u64::try_from(rows).unwrap()));
+    bench.finish().await;
+}
+
+/// As many as a server answers in some seconds, in three widths, each value with its request's number.
+#[tokio::test]
+async fn a_hundred_thousand_requests_of_sixty_four_callers() {
+    const CALLERS: i64 = 64;
+    const EACH: i64 = 1563;
+    const AT_A_TIME: usize = 8;
+    let bench = Bench::start(Script::default(), 2, 16);
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let batcher = bench.batcher.clone();
+        callers.spawn(async move {
+            let mut waiting = VecDeque::new();
+            for number in 0..EACH {
+                let (rows, width) = (1 + (number + caller) % 8, 1 + (number * 7 + caller) % 3);
+                let first = (caller * EACH + number) * 100;
+                let values: Vec<i64> = (first..first + rows * width).collect();
+                let width = usize::try_from(width).unwrap();
+                waiting.push_back((submit(&batcher, &spec(), &values, width), values));
+                while waiting.len() >= AT_A_TIME || number == EACH - 1 && !waiting.is_empty() {
+                    let (ticket, values) = waiting.pop_front().unwrap();
+                    assert_eq!(numbers(ticket).await, values);
+                }
+            }
+        });
+    }
+    while let Some(outcome) = callers.join_next().await {
+        outcome.expect("a caller got what it sent");
+    }
+    let runs = bench.script.runs();
+    assert!(runs.iter().all(|rows| *rows <= 16));
+    let requests = usize::try_from(CALLERS * EACH).unwrap();
+    assert!(requests >= 100_000 && runs.len() < requests, "they never met: {}", runs.len());
+    assert_eq!(bench.snapshot().queue.count, u64::try_from(requests).unwrap());
     bench.finish().await;
 }
 

@@ -1,5 +1,6 @@
 //! Inputs as they are typed, and answers as they are shown.
 
+use super::super::credentials::Credentials;
 use super::*;
 
 fn declared(name: &str, datatype: &str, shape: &[i64]) -> TensorMetadata {
@@ -84,7 +85,12 @@ fn the_signature_has_a_line_to_try() {
         inputs: vec![declared("x", "FP32", &[-1, 4]), declared("a b", "BYTES", &[])],
         outputs: vec![declared("long", "INT64", &[-1])],
     };
-    let target = Target { address: "h:1".into(), model: "m".into(), version: String::new() };
+    let target = Target {
+        address: "h:1".into(),
+        model: "m".into(),
+        version: String::new(),
+        credentials: Credentials::default(),
+    };
     assert_eq!(
         signature(&metadata, &target),
         "m 1, 2\n  input   x     FP32    [-1, 4]\n  input   a b   BYTES   []\n  \
