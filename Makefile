@@ -13,10 +13,10 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-scheduling chaos soak soak-control test-kube tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 build: $(ONNXD) $(RUNTIME)/manifest.json ## Build target/release/onnxd and fetch ONNX Runtime beside it
 
@@ -76,18 +76,27 @@ lint: supply-chain ## Check format, lints, documentation links and dependencies
 supply-chain: ## Check licences, bans and sources of dependencies (deny.toml)
 	supply-chain/run.sh check
 
-advisories: ## Look for known faults of dependencies; needs github.com, where their list lies
+advisories: ## Look for known faults of dependencies; needs the network, where their list lies
 	supply-chain/run.sh advisories
 
 sbom: build ## Write target/onnxd.cdx.json: all crates of the server, and ONNX Runtime
 	supply-chain/run.sh sbom
 
-bench: build ## Measure against the floor and the ceiling, about six minutes (ARGS=--quick: one and a half)
+bench: build bench-out/models.made ## Measure every row of the targets, about half an hour (ARGS='--quick --rows 1,7')
 	cargo bench --locked --bench server -- $(ARGS)
 
-bench-scheduling: build .venv/clients/installed ## Measure batching and overload on real models, about ten minutes (ARGS=--quick)
-	.venv/clients/bin/python tests/data/make_models.py --bench bench-out/models
+bench-instructions: build ## Count instructions under valgrind, hold them against the record (ARGS=--record)
+	benches/instructions.py $(ARGS)
+
+bench-scheduling: build bench-out/models.made ## Measure batching and overload on real models, about ten minutes (ARGS=--quick)
 	benches/scheduling.py --text bench-out/models $(ARGS)
+
+# Models for load tests; as they are large, they are made where they are needed.
+bench-out/models.made: $(wildcard tests/data/*.py) tests/data/requirements.txt
+	test -x .venv/models/bin/python || $${PYTHON:-python3} -m venv .venv/models
+	.venv/models/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/data/requirements.txt
+	.venv/models/bin/python tests/data/make_models.py --bench bench-out/models
+	touch $@
 
 .venv/clients/installed: tests/clients/requirements.txt
 	tests/clients/run.sh --collect-only --quiet

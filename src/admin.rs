@@ -3,7 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `/` | the operator's page: what follows, live and to be looked at |
-//! | `/metrics` | OpenMetrics text |
+//! | `/metrics` | OpenMetrics text, or Prometheus text for who does not accept that |
 //! | `/livez` | 200 while the process runs; 503 if only a restart can help: every run of every model hangs, or a device is lost |
 //! | `/readyz` | 200 when requests can be served, else 503; lists what is not ready and why |
 //! | `/version` | version of the server |
@@ -50,24 +50,24 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{MethodRouter, get};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
 
 use crate::access::{Access, Caller};
 use crate::grpc::gate::admit;
 use crate::job::ByteBudget;
 use crate::repository::Repository;
+use crate::telemetry::metrics::Format;
 
 mod costs;
 mod page;
 mod status;
-
-/// Content type of the metrics. Source: OpenMetrics 1.0.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the operator's port tells of.
 #[derive(Debug)]
@@ -107,14 +107,18 @@ pub async fn serve<E>(
     control: Router,
     stop: impl Future<Output = ()> + Send + 'static,
 ) where
-    E: Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
+    E: Fn(Format) -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
 {
     let operated = Arc::new(operated);
     let [live, ready, learned, sums] = std::array::from_fn(|_| Arc::clone(&operated));
     let costs = move |caller: &Caller| costs::describe(&learned.repository, caller);
     let status = move |caller: &Caller| status::describe(&sums, caller);
     let router = Router::new()
-        .route("/metrics", get(move || async move { metrics(encode()) }))
+        .route(
+            "/metrics",
+            get(move |headers: HeaderMap| async move { metrics(&headers, encode) })
+                .layer(CompressionLayer::new().quality(CompressionLevel::Fastest)),
+        )
         .route("/livez", get(move || async move { liveness(&live.repository) }))
         .route("/readyz", get(move || async move { readiness(&ready.repository) }))
         .route("/costs", told(&operated.access, costs))
@@ -127,9 +131,11 @@ pub async fn serve<E>(
     }
 }
 
-fn metrics(encoded: Result<String, fmt::Error>) -> Response {
-    match encoded {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+fn metrics(headers: &HeaderMap, encode: impl Fn(Format) -> Result<String, fmt::Error>) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    match encode(format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -9,7 +9,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -17,11 +16,12 @@ use tokio::task::JoinSet;
 
 use crate::access::{Access, AccessError};
 use crate::admin::Operated;
-use crate::config::{Config, ControlMode};
+use crate::config::{Config, ControlMode, OtherNames};
 use crate::connection::Connections;
 use crate::connection::calls::OpenCalls;
 use crate::connection::tls::{Identity, TlsError};
 use crate::grpc::GrpcServer;
+use crate::grpc::calls::methods;
 use crate::http::HttpServer;
 use crate::job::ByteBudget;
 use crate::job::courier::Courier;
@@ -29,14 +29,18 @@ use crate::reload::Reload;
 use crate::repository::control::{self, ModelControl};
 use crate::repository::watchdog;
 use crate::repository::{Repository, RepositoryError, State};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::calls::CallMetrics;
+use crate::telemetry::metrics::{Format, Metrics};
+use crate::telemetry::traces::Traces;
 use crate::worker::ModelLoader;
 use crate::{admin, http};
 
 pub mod banner;
+mod drain;
 mod local;
 pub mod signal;
 
+use drain::drain;
 pub use local::LocalListener;
 
 /// Bound sockets of the three ports.
@@ -126,6 +130,7 @@ pub struct App {
     repository: Arc<Repository>,
     metrics: Metrics,
     budget: ByteBudget,
+    traces: Traces,
     runtime: String,
 }
 
@@ -149,12 +154,17 @@ impl App {
         // The path after the name is for people; a label needs the version only.
         let version = runtime.split(" (").next().unwrap_or(runtime);
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), version, &budget);
+        if config.metrics_compat.contains(&OtherNames::Triton) {
+            metrics.with_triton_names();
+        }
         let courier = Courier::start();
         let repository =
             Repository::new(loader, config.model.clone(), budget.clone(), metrics.clone(), courier);
         repository.set_manifests(config.manifests);
+        let traces = Traces::start(config.traces.as_ref());
+        repository.record_in(traces.clone());
         let (repository, runtime) = (Arc::new(repository), runtime.to_owned());
-        Self { config, models, listeners, repository, metrics, budget, runtime }
+        Self { config, models, listeners, repository, metrics, budget, traces, runtime }
     }
 
     /// The models.
@@ -205,6 +215,18 @@ impl App {
         Ok((access, reload))
     }
 
+    /// Writes metrics as they are at that moment.
+    fn encoder(
+        &self,
+    ) -> impl Fn(Format) -> Result<String, fmt::Error> + Clone + Send + Sync + use<> {
+        let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+        let repository = Arc::clone(&self.repository);
+        move |format| {
+            metrics.set_states(repository.states());
+            metrics.encode(&budget, format)
+        }
+    }
+
     /// Loads the models and serves until `shutdown`, then drains. `announce` is called once, with
     /// the banner, when every model was tried.
     ///
@@ -240,25 +262,21 @@ impl App {
         // Ends with the repository.
         tokio::spawn(watchdog::watch(Arc::downgrade(&self.repository), longest_run));
         let stop = watch::Sender::new(false);
-        let mut ports = Ports {
-            data: JoinSet::new(),
-            operator: JoinSet::new(),
-            stop_operator: watch::Sender::new(false),
-            open_calls,
-        };
-        let (metrics, budget) = (self.metrics.clone(), self.budget.clone());
+        let mut ports = Ports::new(open_calls);
         let shared = Shared {
             config: &self.config,
             repository: &self.repository,
             control: &control,
             memory: &self.budget,
             access: &access,
+            traces: &self.traces,
             stop: &stop,
             runtime: &self.runtime,
         };
-        let encode = move || metrics.encode(&budget);
+        let calls = self.metrics.calls(methods(access.is_guarded()));
+        let encode = self.encoder();
         ports
-            .start(self.listeners, shared, [grpc, http], encode)
+            .start(self.listeners, shared, ([grpc, http], calls), encode)
             .map_err(|error| internal(&error))?;
         tokio::pin!(shutdown);
         let loaded = tokio::select! {
@@ -274,7 +292,7 @@ impl App {
             announce(&banner::text(&self.repository, &self.runtime, &banner));
             shutdown.await;
         }
-        Ok(drain(&self.repository, ports, &stop, &self.config, &self.budget).await)
+        Ok(drain(&self.repository, ports, &stop, &self.config, (&self.budget, &self.traces)).await)
     }
 }
 
@@ -285,6 +303,7 @@ struct Shared<'a> {
     control: &'a ModelControl,
     memory: &'a ByteBudget,
     access: &'a Access,
+    traces: &'a Traces,
     stop: &'a watch::Sender<bool>,
     runtime: &'a str,
 }
@@ -300,13 +319,18 @@ struct Ports {
 }
 
 impl Ports {
+    fn new(open_calls: OpenCalls) -> Self {
+        let (data, operator) = (JoinSet::new(), JoinSet::new());
+        Self { data, operator, stop_operator: watch::Sender::new(false), open_calls }
+    }
+
     /// Serves, each port with its own connections, and the operator's with what `encode` writes.
     fn start(
         &mut self,
         listeners: Listeners,
-        Shared { config, repository, control, memory, access, stop, runtime }: Shared<'_>,
-        [connections, rest_connections]: [Connections; 2],
-        encode: impl Fn() -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
+        Shared { config, repository, control, memory, access, traces, stop, runtime }: Shared<'_>,
+        ([connections, rest_connections], calls): ([Connections; 2], CallMetrics),
+        encode: impl Fn(Format) -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
     ) -> Result<(), tonic_reflection::server::Error> {
         let grpc = GrpcServer {
             repository: Arc::clone(repository),
@@ -317,6 +341,8 @@ impl Ports {
             reflection: config.reflection,
             memory: memory.clone(),
             access: access.clone(),
+            calls,
+            traces: traces.clone(),
             stopping: stop.subscribe(),
         };
         let is_explicit = matches!(config.model_control, ControlMode::Explicit { .. });
@@ -363,34 +389,3 @@ fn refuse_failed(repository: &Repository) -> Result<(), StartError> {
     let failed: Vec<String> = repository.index().iter().filter_map(reason).collect();
     if failed.is_empty() { Ok(()) } else { Err(StartError::Models(failed.join("; "))) }
 }
-
-/// Stops in this order: not ready; a pause so that load balancers notice; no new connections,
-/// streams read no further, open calls end; queues drain, workers end; the operator's port closes.
-/// All but the pause within one grace period.
-async fn drain(
-    repository: &Arc<Repository>,
-    mut ports: Ports,
-    stop: &watch::Sender<bool>,
-    config: &Config,
-    budget: &ByteBudget,
-) -> DrainReport {
-    tracing::info!(grace_ms = config.drain_grace.as_millis(), "draining");
-    repository.announce_drain();
-    tokio::time::sleep(config.drain_pause).await;
-    stop.send_replace(true);
-    let orderly = async {
-        while ports.data.join_next().await.is_some() {}
-        repository.drain().await;
-    };
-    let complete = tokio::time::timeout(config.drain_grace, orderly).await.is_ok();
-    let abandoned = if complete { 0 } else { ports.open_calls.count() };
-    ports.stop_operator.send_replace(true);
-    let closing = async { while ports.operator.join_next().await.is_some() {} };
-    // Scrapers keep connections open; they get a moment, no more.
-    drop(tokio::time::timeout(OPERATOR_PATIENCE, closing).await);
-    tracing::info!(complete, abandoned, bytes_held = budget.taken(), "drained");
-    DrainReport { abandoned, complete }
-}
-
-/// How long open connections on the operator's port are waited for.
-const OPERATOR_PATIENCE: Duration = Duration::from_millis(200);

@@ -270,6 +270,16 @@ impl Batcher {
         self.shared.lock().running.longer_than(limit, now)
     }
 
+    /// How many workers take from it.
+    pub fn instances(&self) -> usize {
+        self.shared.lock().running.instances()
+    }
+
+    /// How long each of them has had batches, up to `now`.
+    pub fn busy(&self, now: Instant) -> Vec<Duration> {
+        self.shared.lock().running.busy(now)
+    }
+
     /// How full the queue is.
     pub fn depth(&self) -> QueueDepth {
         let state = self.shared.lock();

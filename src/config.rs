@@ -15,6 +15,7 @@ pub mod memory;
 pub mod model;
 pub mod settings;
 pub mod tls;
+pub mod traces;
 pub mod triton;
 mod values;
 
@@ -22,6 +23,7 @@ pub use access::AccessSettings;
 pub use limits::{Compression, ConnectionLimits, CrossOrigin, RequestLimits, StreamOrder};
 pub use model::ModelConfig;
 pub use tls::{ClientAuth, TlsSettings};
+pub use traces::{OtherNames, TraceSettings};
 
 /// Settings of a server, complete and checked.
 #[derive(Debug, Clone)]
@@ -50,6 +52,10 @@ pub struct Config {
     pub runtime_library: Option<PathBuf>,
     /// Let ONNX Runtime send usage data.
     pub telemetry: bool,
+    /// Names that metrics have beside their own.
+    pub metrics_compat: Vec<OtherNames>,
+    /// Where spans of traces go; `None` for nowhere.
+    pub traces: Option<TraceSettings>,
     /// Log filter.
     pub log: String,
     /// Form of log lines.
@@ -295,15 +301,13 @@ impl Reader<'_> {
         let manifests = self.value("manifests", |text| values::choice(text, &Manifests::NAMES));
         let strict = self.value("strict", values::boolean);
         let reflection = self.value("reflection", values::boolean);
-        let encodings = [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
-        let compression = self.value("compression", |text| match text {
-            "" => Ok(Vec::new()),
-            names => values::list(names, |name| values::choice(name, &encodings)),
-        });
+        let compression = self.compression();
         let cross_origin = self.value("cors_allow_origins", values::pages);
         let socket = (self.text)("grpc_socket").0;
         let telemetry = self.value("telemetry", values::boolean);
         let log_format = self.value("log_format", |text| values::choice(text, &formats));
+        let metrics_compat = self.metrics_compat();
+        let traces = self.traces();
         let memory = self.value("request_memory_bytes", |text| values::number(text, 0_usize));
         let requests = self.requests();
         let connections = self.connections();
@@ -329,6 +333,8 @@ impl Reader<'_> {
             cross_origin: cross_origin?,
             runtime_library: (!library.is_empty()).then(|| library.into()),
             telemetry: telemetry?,
+            metrics_compat: metrics_compat?,
+            traces,
             log: (self.text)("log").0,
             log_format: log_format?,
             request_memory_bytes: match memory? {

@@ -27,7 +27,10 @@ use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::repository::Repository;
 use crate::repository::control::ModelControl;
+use crate::telemetry::metrics::calls::CallMetrics;
+use crate::telemetry::traces::Traces;
 
+pub mod calls;
 mod classification;
 pub mod codec;
 mod control;
@@ -40,6 +43,7 @@ mod once;
 mod parameters;
 mod plain;
 pub mod receive;
+pub mod request_id;
 pub mod service;
 pub mod status;
 mod stream;
@@ -47,6 +51,7 @@ mod typed;
 pub mod web;
 pub mod wire;
 
+use calls::{CountCalls, CountedAnswer};
 use control::Audience;
 use inference::Inference;
 use plain::PlainCalls;
@@ -71,6 +76,10 @@ pub struct GrpcServer {
     pub memory: ByteBudget,
     /// Who may do what.
     pub access: Access,
+    /// Where calls are counted.
+    pub calls: CallMetrics,
+    /// Where spans of calls go.
+    pub traces: Traces,
     /// Raised when the server stops: streams read no further.
     pub stopping: watch::Receiver<bool>,
 }
@@ -91,9 +100,14 @@ impl GrpcServer {
         // The framework reports a message above the limit as OUT_OF_RANGE; every other gRPC
         // implementation, and so every client, knows it as RESOURCE_EXHAUSTED.
         let service = ServiceExt::<http::Request<Body>>::map_response(routes, rename_too_large);
-        let (limits, memory) = (self.requests, self.memory.clone());
+        let (limits, memory, calls) = (self.requests, self.memory.clone(), self.calls.clone());
         let service =
-            service.map_request(move |request| receive::bounded(request, &limits, &memory));
+            service.map_request(move |request| receive::bounded(request, &limits, &memory, &calls));
+        let service = CountCalls::of_pages(service, self.calls.clone(), self.traces.clone());
+        let service = ServiceExt::<http::Request<Body>>::map_response(
+            service,
+            |response: http::Response<CountedAnswer<Body>>| response.map(CountedAnswer::into_body),
+        );
         let service = ServiceBuilder::new()
             .option_layer(self.cross_origin.as_ref().map(web::cross_origin))
             .layer(GrpcWebLayer::new())
@@ -103,7 +117,13 @@ impl GrpcServer {
             guarded: self.access.is_guarded(),
             compresses: !self.compression.is_empty(),
         };
-        let service = PlainCalls::new(self.callers(), self.memory.clone(), ways, service);
+        let service = PlainCalls::new(
+            self.callers(),
+            (self.memory.clone(), self.calls.clone()),
+            ways,
+            service,
+        );
+        let service = CountCalls::outermost(service, self.calls.clone(), self.traces.clone());
         let (stop, unsecured) = (stop.shared(), self.connections.unsecured());
         let data = self.connections.serve(listener, service.clone(), stop.clone());
         let Some(local) = local else {
@@ -132,6 +152,7 @@ impl GrpcServer {
             stopping: self.stopping.clone(),
             access: self.access.clone(),
             audience,
+            traces: self.traces.clone(),
         })
     }
 

@@ -7,6 +7,7 @@
 //! async side: raw contents stay slices of the message, nothing blocks
 //!
 //!   connection         accepts, within limits
+//!   grpc::calls        counts it, and begins its span where its trace is recorded
 //!   grpc::plain        a unary prediction with nothing to it but a message goes straight to
 //!                      grpc::service; everything else takes the framework's way:
 //!     grpc::web, tonic-web  pages from a browser; everybody else passes through
@@ -90,7 +91,7 @@
 //! | 3 | [`request`], [`statistics`] | a request held against a signature; counts and times |
 //! | 4 | [`job`], [`config`] | one request in flight; resolved settings, from Triton's files too |
 //! | 5 | [`batcher`], [`cache`] | the queue of one model version; its answers that are kept |
-//! | 6 | [`telemetry`] | logs and metrics |
+//! | 6 | [`telemetry`] | logs, metrics, traces |
 //! | 7 | [`worker`], [`access`] | threads that run batches; the [`worker::Executor`] seam; who may do what |
 //! | 8 | [`onnx`], [`repository`] | ONNX Runtime; the models that are served now |
 //! | 9 | [`pb`], [`connection`] | generated messages; accepting and bounding connections |

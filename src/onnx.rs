@@ -153,7 +153,8 @@ impl Opener {
                 Ok(session) => {
                     if position > 0 {
                         tracing::warn!(
-                            model = %self.source.key,
+                            model = %self.source.key.name,
+                            version = self.source.key.version.number(),
                             provider = provider.name(),
                             reason = reasons.join("; "),
                             "runs on a fallback provider"

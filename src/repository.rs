@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::{Manifests, ModelConfig};
 use crate::error::PredictError;
@@ -18,6 +19,7 @@ use crate::job::ByteBudget;
 use crate::job::courier::Courier;
 use crate::model::{ModelKey, ModelName, ModelVersion, quoted};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Traces;
 use crate::worker::fitness::Unfit;
 use crate::worker::{LoadError, ModelLoader, ModelSource};
 
@@ -31,6 +33,7 @@ mod marks;
 pub mod profile;
 pub mod served;
 pub mod settings;
+mod state;
 pub mod trial;
 pub mod version_policy;
 pub mod watchdog;
@@ -39,6 +42,7 @@ use layout::{FoundModel, LayoutError};
 use served::Surroundings;
 pub use served::{Caching, ServedModel};
 use settings::read_config;
+pub use state::{IndexEntry, State};
 
 /// The models that are served now, and those that are not, with the reason.
 #[derive(Debug)]
@@ -50,6 +54,7 @@ pub struct Repository {
     parts: Parts,
     trial: OnceLock<trial::Trial>,
     manifests: OnceLock<Manifests>,
+    traces: OnceLock<Traces>,
 }
 
 /// What loading needs.
@@ -84,56 +89,6 @@ enum Phase {
     Draining,
 }
 
-/// State of one model version.
-#[derive(Debug, Clone)]
-pub enum State {
-    /// Being loaded and warmed up.
-    Loading,
-    /// Serves.
-    Ready(Arc<ServedModel>),
-    /// Could not be loaded, with the reason.
-    Failed(String),
-    /// No new request finds it; those that have found it are being answered.
-    Unloading,
-    /// In the repository and not loaded.
-    Unloaded,
-}
-
-impl State {
-    /// The version, if it serves.
-    pub fn served(&self) -> Option<&Arc<ServedModel>> {
-        match self {
-            Self::Ready(served) => Some(served),
-            Self::Loading | Self::Failed(_) | Self::Unloading | Self::Unloaded => None,
-        }
-    }
-
-    /// The state as the repository index names it, and the reason, which is for the operator.
-    ///
-    /// Source: Triton, model repository extension.
-    pub fn describe(&self) -> (&'static str, &str) {
-        match self {
-            Self::Loading => ("LOADING", ""),
-            Self::Ready(served) => match served.fitness.verdict() {
-                None => ("READY", ""),
-                Some(unfit) => ("UNAVAILABLE", unfit.reason()),
-            },
-            Self::Failed(reason) => ("UNAVAILABLE", reason),
-            Self::Unloading => ("UNLOADING", ""),
-            Self::Unloaded => ("UNAVAILABLE", "unloaded"),
-        }
-    }
-}
-
-/// One line of the repository's index.
-#[derive(Debug, Clone)]
-pub struct IndexEntry {
-    /// Name and version.
-    pub key: ModelKey,
-    /// Its state.
-    pub state: State,
-}
-
 /// What one look at the repository's folder found.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -160,8 +115,14 @@ impl Repository {
             changed: watch::Sender::new(0),
             trial: OnceLock::new(),
             manifests: OnceLock::new(),
+            traces: OnceLock::new(),
             parts: Parts { loader, defaults, budget, metrics, courier, runtime: Handle::current() },
         }
+    }
+
+    /// Says where runs are recorded from now on. To be called once, before models are loaded.
+    pub fn record_in(&self, traces: Traces) {
+        drop(self.traces.set(traces));
     }
 
     /// The version that serves a request for `name`: the given one, else the newest ready one.
@@ -243,6 +204,11 @@ impl Repository {
         entries
     }
 
+    /// Every model version and the name of its state, as metrics have it.
+    pub fn states(&self) -> Vec<(ModelKey, &'static str)> {
+        self.index().into_iter().map(|entry| (entry.key, entry.state.label())).collect()
+    }
+
     /// Whether the server can serve: everything was tried, nothing stops, and something is ready
     /// unless nothing was to be loaded.
     pub fn is_ready(&self) -> bool {
@@ -297,13 +263,28 @@ impl Repository {
 
     /// Loads a version and warms it up. Blocks; called on the thread of [`control`].
     fn load(&self, source: &ModelSource, config: ModelConfig) -> Result<ServedModel, LoadError> {
+        let begun_at = Instant::now();
+        let loaded = self.load_uncounted(source, config);
+        self.parts.metrics.loaded(loaded.is_ok());
+        if let Ok(model) = &loaded {
+            model.metrics.load_took(begun_at.elapsed());
+        }
+        loaded
+    }
+
+    fn load_uncounted(
+        &self,
+        source: &ModelSource,
+        config: ModelConfig,
+    ) -> Result<ServedModel, LoadError> {
         // `<name>/<version>/model.onnx`: the model's own folder is two up.
         let folder = source.path.ancestors().nth(2).unwrap_or(&source.path);
         let labels = labels::read(&config.label_files, folder)?;
         let loaded = self.parts.loader.load(&self.verified(source, &config)?, &config)?;
         let known = costs::fitting(&source.key, &source.path, &loaded, &config);
         let Parts { budget, metrics, courier, .. } = &self.parts;
-        let around = Surroundings { budget, metrics, courier };
+        let traces = self.traces.get().cloned().unwrap_or_default();
+        let around = Surroundings { budget, metrics, courier, traces };
         ServedModel::start(source.key.clone(), (loaded, labels, known), config, &around)
     }
 
@@ -322,7 +303,7 @@ impl Repository {
     }
 
     /// All versions of a model and their states.
-    fn states(&self, name: &str) -> Vec<(ModelVersion, State)> {
+    fn versions(&self, name: &str) -> Vec<(ModelVersion, State)> {
         let snapshot = self.snapshot.load();
         let versions = snapshot.models.get(name).into_iter().flatten();
         versions.map(|(version, state)| (*version, state.clone())).collect()
@@ -350,7 +331,7 @@ impl Repository {
         self.parts.runtime.spawn(async move {
             // The only outcome is the error that the last worker is gone.
             while ended.changed().await.is_ok() {}
-            tracing::info!(model = %key, "unloaded");
+            tracing::info!(model = %key.name, version = key.version.number(), "unloaded");
             if matches!(repository.state(key.name.as_str(), key.version), Some(State::Unloading)) {
                 repository.parts.metrics.forget(&key);
                 repository.settle(&key, after);
@@ -378,7 +359,7 @@ impl Repository {
     }
 
     fn set_failed(&self, key: ModelKey, reason: &LoadError) {
-        tracing::error!(model = %key, %reason, "cannot be served");
+        tracing::error!(model = %key.name, version = key.version.number(), %reason, "cannot be served");
         self.set(key, State::Failed(reason.to_string()));
     }
 

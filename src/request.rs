@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use opentelemetry::trace::SpanContext;
 use tokio::time::Instant;
 
 use crate::model::{ModelSpec, TensorSpec};
@@ -33,6 +35,8 @@ pub struct InferRequest {
     pub priority: u64,
     /// Whose request it is: callers share a model fairly. 0 is "unknown".
     pub tenant: u64,
+    /// The span that it belongs to, where its trace is recorded.
+    pub trace: Option<Arc<SpanContext>>,
 }
 
 /// A tensor and the name that the client gave it.
@@ -55,6 +59,7 @@ pub struct ValidRequest {
     byte_size: usize,
     priority: u64,
     tenant: u64,
+    trace: Option<Arc<SpanContext>>,
 }
 
 /// What requests must have in common to share a run: every dimension but the rows and those that
@@ -104,6 +109,11 @@ impl ValidRequest {
     /// Whose request it is; 0 is "unknown".
     pub fn tenant(&self) -> u64 {
         self.tenant
+    }
+
+    /// The span that it belongs to, where its trace is recorded.
+    pub fn trace(&self) -> Option<&Arc<SpanContext>> {
+        self.trace.as_ref()
     }
 
     /// The same request with only some of its rows, as one of the parts that it is split into.

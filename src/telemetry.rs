@@ -1,7 +1,7 @@
-//! Logs and metrics: what the server says about itself.
+//! Logs, metrics and traces: what the server says about itself.
 //!
-//! Text on a terminal, one JSON object a line otherwise. Metrics are handed to the rooms as values;
-//! there is no global. Tensor contents and credentials never reach either.
+//! Text on a terminal, one JSON object a line otherwise ([`json`]). Metrics are handed to the rooms as values;
+//! there is no global. Tensor contents and credentials never reach any of them.
 
 use std::io::IsTerminal;
 
@@ -9,8 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::LogFormat;
 
+mod json;
 pub mod limit;
 pub mod metrics;
+pub mod traces;
 
 /// Installs the process's log writer on standard error. `filter` is a level or a list of
 /// `target=level`, as `tracing-subscriber` reads it.
@@ -29,7 +31,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second installation in one process happens only in tests; the first one stays.
     if json {
-        drop(builder.json().flatten_event(true).try_init());
+        drop(builder.with_ansi(false).event_format(json::JsonLines).try_init());
     } else {
         drop(builder.with_ansi(terminal).with_target(false).try_init());
     }

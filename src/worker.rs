@@ -27,6 +27,7 @@ use crate::runtime::digest::hex;
 use crate::statistics::ModelStatistics;
 use crate::telemetry::limit::LogLimit;
 use crate::telemetry::metrics::ModelMetrics;
+use crate::telemetry::traces::Traces;
 use crate::tensor::Tensor;
 use crate::tensor::rows::Joined;
 
@@ -149,10 +150,12 @@ pub struct WorkerPool {
 /// What all threads of a pool share.
 pub(crate) struct PoolShared {
     pub(crate) model: String,
+    pub(crate) version: u64,
     pub(crate) spec: ModelSpec,
     pub(crate) batcher: Batcher,
     pub(crate) statistics: Arc<ModelStatistics>,
     pub(crate) metrics: ModelMetrics,
+    pub(crate) traces: Traces,
     pub(crate) courier: Courier,
     pub(crate) fitness: Arc<Fitness>,
     /// For lines about runs that failed, which clients can provoke.
@@ -169,6 +172,8 @@ pub(crate) struct PoolShared {
 pub struct PoolParts {
     /// Name for threads and logs.
     pub model: String,
+    /// Version for logs.
+    pub version: u64,
     /// Signature, with batch axes.
     pub spec: ModelSpec,
     /// The queue to serve.
@@ -177,6 +182,8 @@ pub struct PoolParts {
     pub statistics: Arc<ModelStatistics>,
     /// Where runs are counted for scrapers.
     pub metrics: ModelMetrics,
+    /// Where runs are recorded.
+    pub traces: Traces,
     /// Who brings answers to their callers.
     pub courier: Courier,
     /// Where faults are noted.
@@ -198,10 +205,12 @@ impl WorkerPool {
         let (alive, ended) = watch::channel(());
         let shared = Arc::new(PoolShared {
             model: parts.model,
+            version: parts.version,
             spec: parts.spec,
             batcher: parts.batcher,
             statistics: parts.statistics,
             metrics: parts.metrics,
+            traces: parts.traces,
             courier: parts.courier,
             fitness: parts.fitness,
             failure_lines: LogLimit::default(),

@@ -3,7 +3,7 @@
 #
 #   supply-chain/run.sh sbom [FILE]   writes the bill of materials; default: target/onnxd.cdx.json
 #   supply-chain/run.sh check         licences, bans and sources (deny.toml)
-#   supply-chain/run.sh advisories    known faults; needs github.com, where their list lies
+#   supply-chain/run.sh advisories    known faults; needs the network, where their list lies
 #
 # The tools go into .venv, ignored by git. PYTHON is the interpreter that makes it; default: python3
 set -euo pipefail

@@ -1,5 +1,6 @@
 //! The ceiling: a model in ONNX Runtime from Rust, one thread, no server. Prints one line of JSON:
-//! microseconds of a run by rows, each the median of several passes.
+//! microseconds of a run by rows, each the median of several passes. With a range of lengths, which
+//! the open dimensions then have: the mean over all of them of a run of one row.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -16,12 +17,14 @@ use onnxd::worker::{ModelLoader, ModelSource};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::table::median;
+use crate::row::median;
 
 /// Largest batch.
 const MOST_ROWS: usize = 64;
 /// Time for runs of one row, which latencies are compared with.
 const SINGLE_TIME: Duration = Duration::from_millis(300);
+/// Passes over all lengths that count; one before them warms up.
+const MIXED_PASSES: usize = 3;
 /// Passes over all sizes; each counts with the fastest of a few runs.
 const PASSES: usize = 7;
 /// Time of a pass: enough for a few runs of the slowest model.
@@ -29,9 +32,11 @@ const BUDGET: Duration = Duration::from_millis(120);
 
 /// Measures the model file that is named first, with the library that is named second.
 pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
-    let [model, library] = arguments else {
-        return Err("ceiling takes a model file and a library".to_owned());
+    let [model, library, lengths @ ..] = arguments else {
+        return Err("ceiling takes a model file, a library and, perhaps, two lengths".to_owned());
     };
+    let lengths: Result<Vec<i64>, _> = lengths.iter().map(|length| length.parse()).collect();
+    let lengths = lengths.map_err(|_| "a length is a number")?;
     let found = find(&SearchPlaces { explicit: Some(library.into()), ..SearchPlaces::default() });
     let path = found.map_err(|error| error.to_string())?.path;
     let environment = environment::load(&path, false).map_err(|error| error.to_string())?;
@@ -49,6 +54,21 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     let executor = loaded.executors[0].as_mut();
     let (shapes, values) = (BTreeMap::new(), BTreeMap::new());
     let settled = Examples::settled(&shapes, &values);
+    if let [shortest, longest] = lengths[..] {
+        let mut mean = || {
+            let took = (shortest..=longest).map(|inner| {
+                let examples = Examples { inner, ..settled };
+                let curve = warmup::measure(executor, &spec, examples, 1, Duration::ZERO);
+                curve.first().map_or(f64::NAN, |(_, took)| took.as_secs_f64() * 1e6)
+            });
+            let took: Vec<f64> = took.collect();
+            took.iter().sum::<f64>() / took.iter().map(|_| 1.0).sum::<f64>()
+        };
+        mean();
+        let means = (0..MIXED_PASSES).map(|_| mean()).collect();
+        println!("{}", json!({ "mean": median(means) }));
+        return Ok(());
+    }
     let examples = warmup::run_once(executor, &spec, settled).map_err(|error| error.to_string())?;
     let mut passes: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     let mut pass = |most_rows| {

@@ -10,7 +10,7 @@ use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use prost::Message;
 use tokio::time::{Instant, sleep};
 
-use crate::process::Server;
+use crate::run::Server;
 
 /// Pause between two attempts: far below what is measured.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -50,6 +50,20 @@ const OTHERS: [(&str, Need); 5] = [
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::Caller),
 ];
 
+/// Paths of all methods and what they need.
+pub fn all() -> impl Iterator<Item = (String, Need)> {
+    let own = METHODS.iter().map(|(name, need)| (format!("{INFERENCE}{name}"), *need));
+    own.chain(OTHERS.iter().map(|(path, need)| ((*path).to_owned(), *need)))
+}
+
+/// Place of the method at this path among [`all`]; `None` for a path that is none.
+pub fn index(path: &str) -> Option<usize> {
+    match path.strip_prefix(INFERENCE) {
+        Some(name) => METHODS.iter().position(|(known, _)| *known == name),
+        None => Some(METHODS.len() + OTHERS.iter().position(|(known, _)| *known == path)?),
+    }
+}
+
 /// What the method at this path needs; `None` for a path that is none, letter by letter.
 pub fn need(path: &str) -> Option<Need> {
     let (methods, name): (&[_], _) = match path.strip_prefix(INFERENCE) {

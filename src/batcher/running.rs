@@ -15,6 +15,8 @@ use crate::job::Stop;
 #[derive(Debug)]
 pub(super) struct Running {
     runs: Vec<Option<Run>>,
+    /// How long each instance has had batches, without the one under way.
+    busy: Vec<Duration>,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub(super) struct Ended {
 
 impl Running {
     pub(super) fn new(instances: usize) -> Self {
-        Self { runs: (0..instances).map(|_| None).collect() }
+        Self { runs: (0..instances).map(|_| None).collect(), busy: vec![Duration::ZERO; instances] }
     }
 
     pub(super) fn instances(&self) -> usize {
@@ -100,6 +102,15 @@ impl Running {
         self.runs.iter().flatten().filter(lasts).count()
     }
 
+    /// How long each instance has had batches.
+    pub(super) fn busy(&self, now: Instant) -> Vec<Duration> {
+        let so_far = |(run, busy): (&Option<Run>, &Duration)| {
+            let runs = run.as_ref().map(|run| now.saturating_duration_since(run.begun_at));
+            *busy + runs.unwrap_or_default()
+        };
+        self.runs.iter().zip(&self.busy).map(so_far).collect()
+    }
+
     /// Until the first instance is free, as far as expected.
     pub(super) fn free_in(&self, now: Instant) -> Duration {
         let left = |run: &Option<Run>| match run {
@@ -110,8 +121,9 @@ impl Running {
     }
 
     /// A run has ended, if there was one.
-    pub(super) fn finish(&mut self, instance: usize) -> Option<Ended> {
+    pub(super) fn finish(&mut self, instance: usize, now: Instant) -> Option<Ended> {
         let Run { begun_at, ran, .. } = self.runs.get_mut(instance)?.take()?;
+        self.busy[instance] += now.saturating_duration_since(begun_at);
         Some(Ended { begun_at, ran })
     }
 

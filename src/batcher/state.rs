@@ -95,7 +95,7 @@ impl State {
 
     /// An instance asks for its next batch: what it ran before is over.
     pub(super) fn finish(&mut self, instance: usize, now: Instant) {
-        let Some(ended) = self.running.finish(instance) else { return };
+        let Some(ended) = self.running.finish(instance, now) else { return };
         self.ran_at = now;
         if let Some((rows, length)) = ended.ran {
             let took = now.saturating_duration_since(ended.begun_at);

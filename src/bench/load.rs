@@ -37,8 +37,13 @@ pub enum Pace {
     Closed(usize),
     /// At random intervals, so many a second on average.
     Open(f64),
-    /// One stream, so many messages in flight.
-    Stream(usize),
+    /// Streams, each with so many messages in flight.
+    Streams {
+        /// How many.
+        count: usize,
+        /// Messages in flight in each.
+        window: usize,
+    },
 }
 
 /// Requests of an open loop that may be in flight: beyond it the generator is the bottleneck.
@@ -93,7 +98,11 @@ pub async fn run(address: &str, load: &Load, tick: impl Fn(u64)) -> Result<Measu
             }
         }
         Pace::Open(rate) => drop(callers.spawn(open(Arc::clone(&run), rate))),
-        Pace::Stream(window) => drop(callers.spawn(stream(Arc::clone(&run), window))),
+        Pace::Streams { count, window } => {
+            for index in 0..count {
+                callers.spawn(stream(Arc::clone(&run), index, window));
+            }
+        }
     }
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -205,9 +214,10 @@ fn exponential(state: &mut u64, rate: f64) -> Duration {
 }
 
 /// Keeps `window` messages of one stream in flight.
-async fn stream(run: Arc<Run>, window: usize) {
+async fn stream(run: Arc<Run>, index: usize, window: usize) {
     let begun_at = Instant::now();
-    let (messages, mut answers) = match run.clients[0].stream().await {
+    let client = &run.clients[index % run.clients.len()];
+    let (messages, mut answers) = match client.stream().await {
         Ok(opened) => opened,
         Err(code) => return run.record(Err(code), begun_at),
     };

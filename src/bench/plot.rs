@@ -7,6 +7,8 @@ use plotters::prelude::*;
 use super::Measured;
 
 const FONT: &str = "sans-serif";
+/// Width of a letter of a name beside a bar, in pixels, roughly.
+const LETTER: u32 = 6;
 
 /// Latency by the share of answers that stayed below it. Each step to the right is half of the
 /// answers that were left, so that the slowest few can be seen.
@@ -70,7 +72,9 @@ fn micros(value: u64) -> f64 {
 pub fn bars(title: &str, values: &[(&str, f64)]) -> Result<String, Box<dyn Error>> {
     let mut svg = String::new();
     let height = 90 + 40 * u32::try_from(values.len())?;
-    let area = SVGBackend::with_string(&mut svg, (640, height)).into_drawing_area();
+    let longest = values.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    let names = (LETTER * u32::try_from(longest)?).max(150);
+    let area = SVGBackend::with_string(&mut svg, (490 + names, height)).into_drawing_area();
     area.fill(&WHITE)?;
     let most = values.iter().map(|(_, value)| *value).fold(1.0, f64::max) * 1.15;
     let count = i32::try_from(values.len())?;
@@ -78,7 +82,7 @@ pub fn bars(title: &str, values: &[(&str, f64)]) -> Result<String, Box<dyn Error
         .caption(title, (FONT, 16))
         .margin(10)
         .x_label_area_size(30)
-        .y_label_area_size(150)
+        .y_label_area_size(names)
         .build_cartesian_2d(0.0..most, (0..count).into_segmented())?;
     let name = |segment: &SegmentValue<i32>| match segment {
         SegmentValue::CenterOf(index) => usize::try_from(*index)

@@ -25,10 +25,14 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 
 pub(super) fn command() -> Command {
     Command::new("bench")
-        .about("Put load on a server: closed loop, open loop or one stream")
+        .about("Put load on a server: closed loop, open loop or streams")
         .arg(Arg::new("model").required(true).value_name("MODEL").help("Model to ask"))
         .arg(option("addr", "HOST:PORT", "Server's data port").default_value("127.0.0.1:8001"))
-        .arg(number("concurrency", "16", "Closed loop: callers; with --stream, messages in flight"))
+        .arg(number(
+            "concurrency",
+            "16",
+            "Closed loop: callers; with --stream, messages in flight in each",
+        ))
         .arg(
             option("rate", "R", "Open loop: so many requests a second, at random intervals")
                 .value_parser(value_parser!(f64)),
@@ -60,9 +64,9 @@ pub(super) fn command() -> Command {
                 .requires("timeout-ms"),
         )
         .arg(
-            switch("stream", "One ModelStreamInfer call instead of unary calls")
-                .conflicts_with("rate"),
+            switch("stream", "ModelStreamInfer calls instead of unary ones").conflicts_with("rate"),
         )
+        .arg(number("streams", "1", "With --stream, so many of these calls"))
         .arg(option(
             "describe",
             "HOST:PORT",
@@ -113,7 +117,9 @@ async fn measure(matches: &ArgMatches) -> Result<Measured, String> {
     let pace = match matches.get_one::<f64>("rate") {
         Some(rate) if *rate > 0.0 => Pace::Open(*rate),
         Some(rate) => return Err(format!("--rate: expected more than 0, got {rate}")),
-        None if matches.get_flag("stream") => Pace::Stream(count("concurrency")),
+        None if matches.get_flag("stream") => {
+            Pace::Streams { count: count("streams"), window: count("concurrency") }
+        }
         None => Pace::Closed(count("concurrency")),
     };
     let seconds = matches.get_one::<f64>("duration").copied().unwrap_or(5.0);

@@ -80,6 +80,14 @@ pub struct ConnectionLimits {
 }
 
 impl Reader<'_> {
+    pub(super) fn compression(&mut self) -> Option<Vec<Compression>> {
+        let encodings = [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
+        self.value("compression", |text| match text {
+            "" => Ok(Vec::new()),
+            names => values::list(names, |name| values::choice(name, &encodings)),
+        })
+    }
+
     pub(super) fn requests(&mut self) -> Option<RequestLimits> {
         let orders = [("request", StreamOrder::Request), ("completion", StreamOrder::Completion)];
         let max_message_bytes = self.value("max_message_bytes", |text| values::number(text, 1));

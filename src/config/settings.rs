@@ -87,6 +87,24 @@ pub const SERVER: &[Setting] = &[
     setting("runtime_library", "", "Path of libonnxruntime.so; searched for when empty"),
     setting("telemetry", "false", "Let ONNX Runtime send usage data to its maker"),
     setting("log", "info", "Log filter: a level, or target=level pairs separated by commas"),
+    setting(
+        "metrics_compat",
+        "",
+        "Names that metrics have beside their own: triton (nv_inference_… with the same meaning)",
+    ),
+    setting(
+        "otlp_endpoint",
+        "",
+        "Collector that spans of traces are sent to over OTLP (gRPC), http://HOST:PORT; none are \
+         recorded without one",
+    ),
+    // What the field's libraries do; a busy server records a part.
+    setting(
+        "trace_sample_ratio",
+        "1",
+        "Share of calls that begin a trace, from 0 to 1. A call that brings a trace follows that",
+    ),
+    setting("trace_queue_spans", "8192", "Spans that may wait to be sent; more are dropped"),
     setting("log_format", "auto", "auto (text on a terminal, JSON otherwise), text or json"),
     // Images and audio in one message; far below what one machine holds of them.
     setting("max_message_bytes", "67108864", "Largest request message"),

@@ -219,3 +219,28 @@ fn tls_is_whole_or_not_there_and_never_less_than_was_asked_for() {
     assert_eq!(auth(&[cert, key, ca]), super::ClientAuth::Required);
     assert_eq!(auth(&[cert, key, ca, optional]), super::ClientAuth::Optional);
 }
+
+#[test]
+fn traces_go_to_a_collector_or_nowhere() {
+    assert_eq!(resolve(&[("trace_sample_ratio", "0.25")]).unwrap().traces, None);
+    let collector = ("otlp_endpoint", "http://collector:4317");
+    let traces = resolve(&[collector, ("trace_sample_ratio", "0.25")]).unwrap().traces.unwrap();
+    assert_eq!((traces.endpoint.as_str(), traces.queue_spans), ("http://collector:4317", 8192));
+    assert!((traces.sample_ratio - 0.25).abs() < f64::EPSILON);
+    for wrong in ["collector:4317", "https://collector:4317", "http://c:1/v1/traces", "http://"] {
+        let errors = resolve(&[("otlp_endpoint", wrong)]).unwrap_err().to_string();
+        assert!(errors.contains("otlp_endpoint (flag): expected http://HOST:PORT"), "{errors}");
+    }
+    for wrong in ["-0.1", "1.1", "NaN", "all"] {
+        let errors = resolve(&[collector, ("trace_sample_ratio", wrong)]).unwrap_err().to_string();
+        assert!(errors.contains("expected a number from 0 to 1"), "{errors}");
+    }
+}
+
+#[test]
+fn metrics_have_other_names_only_where_they_are_wanted() {
+    let names = |settings: &[_]| resolve(settings).unwrap().metrics_compat;
+    assert_eq!(names(&[]), []);
+    assert_eq!(names(&[("metrics_compat", "triton")]), [super::OtherNames::Triton]);
+    assert!(resolve(&[("metrics_compat", "nvidia")]).is_err());
+}

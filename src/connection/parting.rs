@@ -100,7 +100,9 @@ impl Frames {
                 self.left = HEAD + usize::try_from(length).unwrap_or(usize::MAX - HEAD);
             }
             let count = self.left.min(rest.len());
-            bytes.copy_within(seen..seen + count, passed);
+            if passed < seen {
+                bytes.copy_within(seen..seen + count, passed);
+            }
             (seen, passed, self.left) = (seen + count, passed + count, self.left - count);
         }
         passed

@@ -66,7 +66,7 @@ pub fn decode(request: ModelInferRequest) -> Result<(InferRequest, AnswerStyle),
     }
     let outputs = request.outputs.into_iter().map(|output| output.name).collect();
     Ok((
-        InferRequest { inputs, outputs, timeout, priority, tenant: 0 },
+        InferRequest { inputs, outputs, timeout, priority, ..InferRequest::default() },
         AnswerStyle { form, classes },
     ))
 }

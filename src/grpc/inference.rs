@@ -4,9 +4,12 @@
 //! the answer together. Unary and streamed messages take the same path.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use opentelemetry::KeyValue;
 use tokio::time::Instant;
 use tonic::Status;
+use tracing::field::display;
 
 use super::codec::{self, AnswerStyle};
 use super::once;
@@ -16,17 +19,21 @@ use crate::config::RequestLimits;
 use crate::connection::{ConnectionId, wakeup};
 use crate::deadline::Deadline;
 use crate::error::{Denial, InvalidRequest, PredictError, Right};
-use crate::model::ModelVersion;
+use crate::model::{ModelVersion, quoted};
 use crate::pb::{ModelInferRequest, ModelInferResponse};
 use crate::repository::{Repository, ServedModel};
 use crate::request::{InferRequest, validate};
+use crate::telemetry::limit::LogLimit;
 use crate::telemetry::metrics::Outcome;
+use crate::telemetry::traces::CallTrace;
 
 /// Answers predictions.
 #[derive(Debug, Clone)]
 pub struct Inference {
     repository: Arc<Repository>,
     limits: RequestLimits,
+    /// For lines about requests that failed, which clients can provoke.
+    failure_lines: Arc<LogLimit>,
 }
 
 /// What is known of a message beside what is in it.
@@ -38,6 +45,10 @@ pub struct Call {
     pub deadline: Deadline,
     /// Whose it is, and what that one may do.
     pub sender: Sender,
+    /// What its caller calls it, unless the message says so.
+    pub request_id: Option<String>,
+    /// The trace that it belongs to, if that is recorded.
+    pub trace: Option<CallTrace>,
 }
 
 /// Whose a message is.
@@ -98,7 +109,7 @@ struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    fn end(&mut self, outcome: Outcome) {
+    fn end(&mut self, outcome: Outcome) -> Duration {
         self.ended = true;
         let took = self.arrived_at.elapsed();
         self.model.metrics.ended(outcome, took);
@@ -109,6 +120,7 @@ impl Ending<'_> {
             Outcome::Ok => self.model.statistics.record_success(took),
             _ => self.model.statistics.record_failure(took),
         }
+        took
     }
 }
 
@@ -123,7 +135,7 @@ impl Drop for Ending<'_> {
 impl Inference {
     /// Predictions on the models of `repository`.
     pub fn new(repository: Arc<Repository>, limits: RequestLimits) -> Self {
-        Self { repository, limits }
+        Self { repository, limits, failure_lines: Arc::default() }
     }
 
     /// The limits in force.
@@ -140,7 +152,10 @@ impl Inference {
         request: ModelInferRequest,
         call: Call,
     ) -> Result<ModelInferResponse, Status> {
-        let id = request.id.clone();
+        let id = match request.id.as_str() {
+            "" => call.request_id.clone().unwrap_or_default(),
+            own => own.to_owned(),
+        };
         self.answer(request, call).await.map_err(|failure| failure.status(&id))
     }
 
@@ -166,9 +181,17 @@ impl Inference {
         let mut ending = Ending { model: &model, arrived_at: call.arrived_at, ended: false };
         let name = std::mem::take(&mut request.model_name);
         let id = std::mem::take(&mut request.id);
+        let (trace, header) = (call.trace.clone(), call.request_id.clone());
+        let named = if id.is_empty() { header.as_deref().unwrap_or_default() } else { id.as_str() };
+        if let Some(trace) = &trace {
+            trace.tell(|| facts(&model, named));
+        }
         match run(&model, request, call).await {
             Ok(mut response) => {
-                ending.end(Outcome::Ok);
+                let took = ending.end(Outcome::Ok);
+                if let Some(trace) = &trace {
+                    model.metrics.answered(took, &trace.context);
+                }
                 response.model_name = name;
                 response.model_version = model.key.version.to_string();
                 response.id = id;
@@ -176,8 +199,40 @@ impl Inference {
             }
             Err(error) => {
                 ending.end(Outcome::of(&error));
+                self.report(&model, named, trace.as_ref(), &error);
                 Err(error)
             }
+        }
+    }
+
+    /// Writes down what became of a request, where its caller is told that the log has the reason.
+    fn report(
+        &self,
+        model: &ServedModel,
+        request_id: &str,
+        trace: Option<&CallTrace>,
+        error: &PredictError,
+    ) {
+        let (name, version) = (&model.key.name, model.key.version.number());
+        let request_id = (!request_id.is_empty()).then(|| quoted(request_id));
+        let (request_id, context) = (request_id.as_deref(), trace.map(|trace| &trace.context));
+        let trace_id = context.map(|context| display(context.trace_id()));
+        let span_id = context.map(|context| display(context.span_id()));
+        let cause: &dyn std::fmt::Display = match error {
+            PredictError::ExecutionFailed(cause) => cause,
+            PredictError::WorkerLost => error,
+            _ => {
+                tracing::debug!(
+                    model = %name, version, request_id, trace_id, span_id, %error, "request refused"
+                );
+                return;
+            }
+        };
+        if let Some(left_out) = self.failure_lines.allow(Instant::now()) {
+            tracing::warn!(
+                model = %name, version, request_id, trace_id, span_id, error = %cause, left_out,
+                "request failed"
+            );
         }
     }
 }
@@ -188,14 +243,28 @@ fn leak() {
     Box::leak(vec![1_u8; 4 << 10].into_boxed_slice());
 }
 
+/// What a span tells of the request that its call brings.
+fn facts(model: &ServedModel, request_id: &str) -> Vec<KeyValue> {
+    let version = i64::try_from(model.key.version.number()).unwrap_or(i64::MAX);
+    let mut facts = vec![
+        KeyValue::new("onnxd.model.name", model.key.name.to_string()),
+        KeyValue::new("onnxd.model.version", version),
+    ];
+    if !request_id.is_empty() {
+        facts.push(KeyValue::new("onnxd.request.id", quoted(request_id)));
+    }
+    facts
+}
+
 async fn run(
     model: &Arc<ServedModel>,
     request: ModelInferRequest,
     call: Call,
 ) -> Result<ModelInferResponse, PredictError> {
-    let Call { arrived_at: now, deadline, sender } = call;
+    let Call { arrived_at: now, deadline, sender, trace, .. } = call;
     let (request, answer): (_, AnswerStyle) = codec::decode(request)?;
-    let request = InferRequest { tenant: sender.tenant, ..request };
+    let context = trace.as_ref().map(|trace| Arc::clone(&trace.context));
+    let request = InferRequest { tenant: sender.tenant, trace: context, ..request };
     // A request may shorten the deadline in force, never lengthen it.
     let deadline = match request.timeout {
         Some(timeout) => deadline.min(Deadline::after(now, timeout)),
@@ -206,6 +275,16 @@ async fn run(
         None => model.batcher.submit(valid, deadline, now)?.answer().await?,
         Some(caching) => once::answer(model, caching, valid, deadline, now).await?,
     };
+    if let Some(trace) = trace {
+        let waited = response.started_at.saturating_duration_since(now).as_secs_f64();
+        let rows = i64::try_from(response.batch_rows).unwrap_or(i64::MAX);
+        trace.tell(|| {
+            vec![
+                KeyValue::new("onnxd.queue.seconds", waited),
+                KeyValue::new("onnxd.run.rows", rows),
+            ]
+        });
+    }
     Ok(codec::encode(response, &model.spec, &answer, |output| model.labels(output))?)
 }
 

@@ -31,11 +31,14 @@ use super::inference::{Call, Failure};
 use super::receive::{Receiving, too_many_calls};
 use super::service::InferenceService;
 use super::status::status;
-use super::wire;
+use super::{request_id, wire};
+use crate::access::methods;
 use crate::connection::Crowded;
 use crate::error::{PredictError, rounded};
 use crate::job::ByteBudget;
 use crate::pb::{ModelInferRequest, ModelInferResponse};
+use crate::telemetry::metrics::calls::CallMetrics;
+use crate::telemetry::traces::CallTrace;
 
 /// The method.
 const PATH: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -63,6 +66,8 @@ pub(super) struct Ways {
 struct Shared<S> {
     service: Arc<InferenceService>,
     memory: ByteBudget,
+    /// Where messages are counted, and the place of this method there.
+    metrics: (CallMetrics, usize),
     ways: Ways,
     refusals: Cache<Refusal, HeaderMap>,
     others: S,
@@ -75,15 +80,18 @@ impl<S> Clone for PlainCalls<S> {
 }
 
 impl<S> PlainCalls<S> {
-    /// Plain calls are answered by `service` within `memory`, all others by `others`.
+    /// Plain calls are answered by `service` within `memory` and counted in `calls`; all others are
+    /// handed to `others`.
     pub(super) fn new(
         service: Arc<InferenceService>,
-        memory: ByteBudget,
+        (memory, calls): (ByteBudget, CallMetrics),
         ways: Ways,
         others: S,
     ) -> Self {
         let refusals = Cache::new(KEPT_REFUSALS);
-        Self(Arc::new(Shared { service, memory, ways, refusals, others }))
+        let place = calls.place(methods::index(PATH));
+        let metrics = (calls, place);
+        Self(Arc::new(Shared { service, memory, metrics, ways, refusals, others }))
     }
 }
 
@@ -136,11 +144,18 @@ impl<S> Shared<S> {
         match self.receive(&head.extensions, &MetadataMap::from_headers(head.headers), body).await {
             Err(status) => status.into_http(),
             Ok((message, call)) => {
-                let id = message.id.clone();
-                match self.service.answer(message, call).await {
+                let id = match message.id.as_str() {
+                    "" => call.request_id.clone().unwrap_or_default(),
+                    own => own.to_owned(),
+                };
+                let mut response = match self.service.answer(message, call).await {
                     Ok(answer) => encode(&answer).unwrap_or_else(Status::into_http),
                     Err(failure) => self.refuse(&failure, &id),
+                };
+                if let Some(told) = request_id::told(&id) {
+                    response.headers_mut().insert(&request_id::HEADER, told);
                 }
+                response
             }
         }
     }
@@ -155,12 +170,14 @@ impl<S> Shared<S> {
             return Err(status(&too_many_calls(*crowded), ""));
         }
         let limits = self.service.limits();
-        let body = Receiving::new(body, false, limits, self.memory.clone());
+        let body = Receiving::new(body, false, limits, self.memory.clone(), self.metrics.clone());
         let message = wire::decode(read(body, limits.max_message_bytes).await?)?;
         let arrived_at = Instant::now();
         let deadline = self.service.deadline(arrived_at, metadata)?;
         let sender = self.service.sender(extensions)?;
-        Ok((message, Call { arrived_at, deadline, sender }))
+        let trace = extensions.get::<CallTrace>().cloned();
+        let request_id = request_id::of(metadata.as_ref());
+        Ok((message, Call { arrived_at, deadline, sender, request_id, trace }))
     }
 
     fn refuse(&self, failure: &Failure, id: &str) -> Response<PlainBody> {

@@ -20,10 +20,12 @@ use tonic::body::Body;
 use tower::BoxError;
 
 use super::status::status;
+use crate::access::methods;
 use crate::config::RequestLimits;
 use crate::connection::Crowded;
 use crate::error::PredictError;
 use crate::job::{ByteBudget, BytePermit};
+use crate::telemetry::metrics::calls::CallMetrics;
 
 mod held;
 
@@ -37,12 +39,15 @@ pub(super) fn bounded(
     request: http::Request<Body>,
     limits: &RequestLimits,
     budget: &ByteBudget,
+    calls: &CallMetrics,
 ) -> http::Request<Body> {
-    let method = request.uri().path().rsplit('/').next();
+    let path = request.uri().path();
+    let method = path.rsplit('/').next();
     let is_stream = method.is_some_and(|method| STREAMS.contains(&method));
+    let metrics = (calls.clone(), calls.place(methods::index(path)));
     let crowded = request.extensions().get::<Crowded>().copied();
     request.map(|body| {
-        let receiving = Receiving::new(body, is_stream, limits, budget.clone());
+        let receiving = Receiving::new(body, is_stream, limits, budget.clone(), metrics);
         Body::new(Receiving { crowded, ..receiving })
     })
 }
@@ -66,6 +71,8 @@ pub(super) struct Receiving<B> {
     /// The call is not to be taken.
     crowded: Option<Crowded>,
     failed: bool,
+    /// Where messages are counted, and the place of their method there.
+    metrics: (CallMetrics, usize),
 }
 
 impl<B> Receiving<B> {
@@ -74,6 +81,7 @@ impl<B> Receiving<B> {
         is_stream: bool,
         limits: &RequestLimits,
         budget: ByteBudget,
+        metrics: (CallMetrics, usize),
     ) -> Self {
         Self {
             body,
@@ -88,6 +96,7 @@ impl<B> Receiving<B> {
             next: Bytes::new(),
             crowded: None,
             failed: false,
+            metrics,
         }
     }
 
@@ -136,6 +145,9 @@ impl<B> Receiving<B> {
             match self.framing.next(&mut bytes, at) {
                 Part::Nothing => {}
                 Part::Announced(length) => {
+                    if length == 0 {
+                        self.metrics.0.received(self.metrics.1, 1, 0);
+                    }
                     // The codec has the better words for a message above its limit.
                     let length = if length > self.message_limit { 0 } else { length };
                     if !self.budget.has_room(length) {
@@ -143,6 +155,8 @@ impl<B> Receiving<B> {
                     }
                 }
                 Part::Contents { bytes, is_last } => {
+                    let (calls, place) = &self.metrics;
+                    calls.received(*place, u64::from(is_last), bytes as u64);
                     let permit = self.permit.get_or_insert_with(|| self.budget.charge(0));
                     if !self.budget.extend(permit, bytes) {
                         return Err(full(&self.budget, bytes));
@@ -249,7 +263,7 @@ const FRAME_BYTES: usize = 5;
 
 /// Where in its messages a body is.
 #[derive(Debug, Default)]
-struct Framing {
+pub(super) struct Framing {
     frame: [u8; FRAME_BYTES],
     seen: usize,
     left: usize,
@@ -260,7 +274,7 @@ struct Framing {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     /// A part of a frame.
     Nothing,
     /// A message of that length begins.
@@ -271,7 +285,7 @@ enum Part {
 
 impl Framing {
     /// Goes on with `bytes`, which begin `at` so many bytes into the part that came.
-    fn next(&mut self, bytes: &mut &[u8], at: usize) -> Part {
+    pub(super) fn next(&mut self, bytes: &mut &[u8], at: usize) -> Part {
         let wanted = if self.left > 0 { self.left } else { FRAME_BYTES - self.seen };
         let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
         *bytes = rest;

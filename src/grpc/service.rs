@@ -11,7 +11,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::control::Audience;
 use super::inference::{Call, Failure, Inference, Sender, parse_version};
 use super::status::{denied, status};
-use super::{deadline, model, stream};
+use super::stream::Whole;
+use super::{deadline, model, request_id, stream};
 use crate::access::{Access, Caller};
 use crate::config::RequestLimits;
 use crate::deadline::Deadline;
@@ -19,6 +20,7 @@ use crate::error::{PredictError, Right};
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceService;
 use crate::repository::{Repository, ServedModel};
+use crate::telemetry::traces::{CallTrace, Traces};
 
 /// The generated trait's implementation.
 #[derive(Debug)]
@@ -28,12 +30,18 @@ pub struct InferenceService {
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) access: Access,
     pub(super) audience: Audience,
+    pub(super) traces: Traces,
 }
 
 impl InferenceService {
     /// Limits on requests.
     pub fn limits(&self) -> &RequestLimits {
         self.inference.limits()
+    }
+
+    /// Where spans of calls go.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Answers one message, whatever brought it.
@@ -164,9 +172,24 @@ impl GrpcInferenceService for InferenceService {
         let arrived_at = Instant::now();
         let deadline = self.deadline(arrived_at, request.metadata())?;
         let sender = self.sender(request.extensions())?;
-        self.infer(request.into_inner(), Call { arrived_at, deadline, sender })
-            .await
-            .map(Response::new)
+        let trace = request.extensions().get::<CallTrace>().cloned();
+        let request_id = request_id::of(request.metadata().as_ref());
+        let own = &request.get_ref().id;
+        let told = request_id::told(if own.is_empty() {
+            request_id.as_deref().unwrap_or_default()
+        } else {
+            own
+        });
+        let call = Call { arrived_at, deadline, sender, request_id, trace };
+        let mut answer = self.infer(request.into_inner(), call).await.map(Response::new);
+        if let Some(told) = told {
+            let metadata = match &mut answer {
+                Ok(response) => response.metadata_mut(),
+                Err(status) => status.metadata_mut(),
+            };
+            metadata.as_mut().insert(&request_id::HEADER, told);
+        }
+        answer
     }
 
     type ModelStreamInferStream = stream::Answers;
@@ -182,7 +205,16 @@ impl GrpcInferenceService for InferenceService {
             .map(|timeout| Deadline::after(now, timeout));
         let (service, stopping) = (self.inference.clone(), self.stopping.clone());
         let sender = self.sender(request.extensions())?;
-        Ok(Response::new(stream::answer(service, request.into_inner(), (asked, sender), stopping)))
+        let trace = request.extensions().get::<CallTrace>().cloned();
+        let request_id = request_id::of(request.metadata().as_ref());
+        let told = request_id.as_deref().and_then(request_id::told);
+        let whole = Whole { deadline: asked, sender, request_id, trace };
+        let answers = stream::answer(service, request.into_inner(), whole, stopping);
+        let mut response = Response::new(answers);
+        if let Some(told) = told {
+            response.metadata_mut().as_mut().insert(&request_id::HEADER, told);
+        }
+        Ok(response)
     }
 
     async fn model_config(

@@ -20,6 +20,7 @@ use crate::config::StreamOrder;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Stage};
 use crate::pb::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::telemetry::traces::CallTrace;
 
 /// Answers of a stream.
 pub(super) type Answers =
@@ -28,23 +29,35 @@ pub(super) type Answers =
 /// Marks the last, here the only, answer of a request; NVIDIA's tools look for it.
 const FINAL_RESPONSE: &str = "triton_final_response";
 
-/// Answers the messages of `requests`, which are all of one `sender`. With a `deadline` the whole
-/// stream ends then; when `stopping` is raised it reads no further.
+/// What the messages of a stream have in common.
+pub(super) struct Whole {
+    /// When the stream ends.
+    pub(super) deadline: Option<Deadline>,
+    pub(super) sender: Sender,
+    /// What its caller calls those that have no name of their own.
+    pub(super) request_id: Option<String>,
+    pub(super) trace: Option<CallTrace>,
+}
+
+/// Answers the messages of `requests`. With a deadline the whole stream ends then; when `stopping` is
+/// raised it reads no further.
 pub(super) fn answer(
     service: Inference,
     requests: Streaming<ModelInferRequest>,
-    (deadline, sender): (Option<Deadline>, Sender),
+    Whole { deadline, sender, request_id, trace }: Whole,
     mut stopping: watch::Receiver<bool>,
 ) -> Answers {
     let limits = *service.limits();
     let one = move |message: Result<ModelInferRequest, Status>| {
         let (service, sender) = (service.clone(), sender.clone());
+        let (request_id, trace) = (request_id.clone(), trace.clone());
         async move {
             let request = message.map_err(super::adjust_status)?;
             let arrived_at = Instant::now();
             let own = Deadline::after(arrived_at, limits.default_timeout);
             let deadline = deadline.map_or(own, |whole| own.min(whole));
-            Ok(answer_one(&service, request, Call { arrived_at, deadline, sender }).await)
+            let call = Call { arrived_at, deadline, sender, request_id, trace };
+            Ok(answer_one(&service, request, call).await)
         }
     };
     // When the server stops, what was read is answered and the call ends with UNAVAILABLE, on

@@ -25,12 +25,16 @@ pub fn cross_origin(pages: &CrossOrigin) -> CorsLayer {
         HeaderName::from_static("connect-protocol-version"),
         HeaderName::from_static("connect-timeout-ms"),
         HeaderName::from_static("inference-header-content-length"),
+        HeaderName::from_static("x-request-id"),
+        HeaderName::from_static("traceparent"),
+        HeaderName::from_static("tracestate"),
     ];
     let shown = [
         "grpc-status",
         "grpc-message",
         "grpc-status-details-bin",
         "inference-header-content-length",
+        "x-request-id",
     ];
     let origins = match pages {
         CrossOrigin::Any => AllowOrigin::any(),

@@ -4,27 +4,68 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use opentelemetry::KeyValue;
 use tokio::time::Instant;
 
 use super::describe::Target;
 use super::{Failure, Rest, answer, body, request};
 use crate::deadline::Deadline;
 use crate::grpc::inference::Call;
+use crate::grpc::request_id;
 use crate::model::quoted;
+use crate::telemetry::traces::CallTrace;
 
 /// Length of the JSON in a body that has bytes behind it; the same in answers.
 pub(super) const JSON_LENGTH: &str = "inference-header-content-length";
 
 /// Answers `POST …/infer`. Time counts from the last byte of the body, as on the gRPC port from
-/// the last byte of the message.
-///
-/// # Errors
-/// Whatever it ended with.
+/// the last byte of the message. Its name is told back, whatever it ended with.
 pub(super) async fn infer(
     State(rest): State<Arc<Rest>>,
     target: Target,
     request: Request,
+) -> Response {
+    let headers = request.headers();
+    let trace = rest.service.traces().of_call(
+        headers,
+        || false,
+        || {
+            let attributes = vec![
+                KeyValue::new("http.request.method", "POST"),
+                KeyValue::new("http.route", ROUTE),
+            ];
+            (format!("POST {ROUTE}").into(), attributes)
+        },
+    );
+    let mut named = Named { id: request_id::of(headers), trace };
+    let answer = predict(rest, target, request, &mut named).await;
+    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    if let Some(told) = named.id.as_deref().and_then(request_id::told) {
+        response.headers_mut().insert(&request_id::HEADER, told);
+    }
+    if let Some(trace) = named.trace {
+        let status = response.status();
+        let code = KeyValue::new("http.response.status_code", i64::from(status.as_u16()));
+        trace.end(code, status.is_server_error());
+    }
+    response
+}
+
+/// What a call is called, and by whom.
+struct Named {
+    id: Option<String>,
+    trace: Option<CallTrace>,
+}
+
+/// Path of predictions, as traces tell it.
+const ROUTE: &str = "/v2/models/{model}/infer";
+
+async fn predict(
+    rest: Arc<Rest>,
+    target: Target,
+    request: Request,
+    named: &mut Named,
 ) -> Result<Response, Failure> {
     let limits = *rest.service.limits();
     let json_length = json_length(request.headers())?;
@@ -51,7 +92,12 @@ pub(super) async fn infer(
     // From here on it counts as a request.
     drop(permit);
     (message.model_name, message.model_version) = (target.model, target.version);
-    let answer = rest.service.infer(message, Call { arrived_at, deadline, sender }).await?;
+    if !message.id.is_empty() {
+        named.id = Some(message.id.clone());
+    }
+    let (request_id, trace) = (named.id.clone(), named.trace.clone());
+    let call = Call { arrived_at, deadline, sender, request_id, trace };
+    let answer = rest.service.infer(message, call).await?;
     let written = answer::text_bytes(&answer, &binary);
     aside(written, move || answer::encode(answer, &binary)).await
 }

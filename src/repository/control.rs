@@ -236,7 +236,7 @@ impl Desk {
             return Err(ControlError::NotFound(quoted(name)));
         }
         self.acted_on.remove(name);
-        for (version, _) in self.repository.states(name) {
+        for (version, _) in self.repository.versions(name) {
             self.repository.retire(name, version, Some(State::Unloaded));
         }
         Ok(())
@@ -265,7 +265,7 @@ impl Desk {
         for name in &changes.gone {
             tracing::info!(model = %name, "its folder is gone; unloading");
             self.acted_on.remove(name);
-            for (version, _) in self.repository.states(name.as_str()) {
+            for (version, _) in self.repository.versions(name.as_str()) {
                 self.repository.retire(name.as_str(), version, None);
             }
         }
@@ -321,7 +321,7 @@ impl Desk {
             return Err(reasons);
         }
         let is_chosen = |version| chosen.iter().any(|(source, _)| source.key.version == version);
-        for (version, _) in repository.states(name) {
+        for (version, _) in repository.versions(name) {
             if !is_chosen(version) {
                 repository.retire(name, version, None);
             }
@@ -337,7 +337,7 @@ fn warn(listing: &Listing) {
 }
 
 fn log_kept(key: &ModelKey, reason: &LoadError) {
-    tracing::error!(model = %key, %reason, "not loaded anew; what served before serves on");
+    tracing::error!(model = %key.name, version = key.version.number(), %reason, "not loaded anew; what served before serves on");
 }
 
 /// The newest version of a model, to have something to show.

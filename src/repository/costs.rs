@@ -139,7 +139,7 @@ pub(super) fn fitting(
     let costs = match read(&path) {
         Ok(costs) => costs?,
         Err(problem) => {
-            tracing::warn!(model = %key, %file, problem, "the file with its costs is not used");
+            tracing::warn!(model = %key.name, version = key.version.number(), %file, problem, "the file with its costs is not used");
             return None;
         }
     };
@@ -147,11 +147,11 @@ pub(super) fn fitting(
         Ok(differences) if differences.is_empty() => Some(costs.points),
         Ok(differences) => {
             let differs = differences.join("; ");
-            tracing::warn!(model = %key, %file, differs, "the file with its costs is not used");
+            tracing::warn!(model = %key.name, version = key.version.number(), %file, differs, "the file with its costs is not used");
             None
         }
         Err(error) => {
-            tracing::warn!(model = %key, %file, %error, "the file with its costs is not used");
+            tracing::warn!(model = %key.name, version = key.version.number(), %file, %error, "the file with its costs is not used");
             None
         }
     }
@@ -162,9 +162,9 @@ pub(super) fn fitting(
 pub(super) fn cover(key: &ModelKey, points: &[MeasuredPoint], most_rows: usize) -> bool {
     let covered = most_rows == 1 || points.iter().any(|point| point.rows.get() > 1);
     if covered {
-        tracing::info!(model = %key, points = points.len(), "costs are those of the file beside it");
+        tracing::info!(model = %key.name, version = key.version.number(), points = points.len(), "costs are those of the file beside it");
     } else {
-        tracing::warn!(model = %key, "the file with its costs knows only runs of one row");
+        tracing::warn!(model = %key.name, version = key.version.number(), "the file with its costs knows only runs of one row");
     }
     covered
 }

@@ -26,7 +26,7 @@ pub(super) fn warm_up(
 ) -> (ModelSpec, CostModel, CostOrigin) {
     let tried = run_each(&spec, executors, config);
     if let Err(reason) = &tried {
-        tracing::debug!(model = %key, reason, "not warmed up");
+        tracing::debug!(model = %key.name, version = key.version.number(), reason, "not warmed up");
     }
     let (spec, most_rows) = shared_runs(key, spec, executors, tried.clone(), config);
     let spec = keep_padding(key, spec, executors, &tried, config);
@@ -46,7 +46,7 @@ pub(super) fn warm_up(
         for (rows, took) in &curve {
             costs.set(*rows, length, *took);
         }
-        tracing::debug!(model = %key, ?curve, best = costs.usual_rows(), "measured");
+        tracing::debug!(model = %key.name, version = key.version.number(), ?curve, best = costs.usual_rows(), "measured");
     }
     let origin = if costs.is_empty() { CostOrigin::Nothing } else { CostOrigin::FirstRuns };
     (spec, costs, origin)
@@ -74,20 +74,20 @@ pub(super) fn shared_runs(
     match independence {
         Independence::Shown => (spec, config.max_batch_size),
         Independence::Refuted(reason) if config.batching == Batching::Fixed => {
-            tracing::warn!(model = %key, reason, "rows are batched as configured, although");
+            tracing::warn!(model = %key.name, version = key.version.number(), reason, "rows are batched as configured, although");
             (spec, config.max_batch_size)
         }
         Independence::Unknown(_) if config.batching == Batching::Fixed => {
             (spec, config.max_batch_size)
         }
         Independence::Refuted(reason) => {
-            tracing::warn!(model = %key, reason, "rows are not independent; batching is off");
+            tracing::warn!(model = %key.name, version = key.version.number(), reason, "rows are not independent; batching is off");
             (spec.without_rows(), 1)
         }
         // Rows of strangers that influence each other would be wrong without a sign of it.
         Independence::Unknown(reason) => {
             tracing::warn!(
-                model = %key,
+                model = %key.name, version = key.version.number(),
                 reason,
                 "whether rows are independent could not be tried, so batching is off; \
                  batching = \"fixed\" says that they are"
@@ -119,17 +119,17 @@ pub(super) fn keep_padding(
     };
     match padding {
         Independence::Shown => {
-            tracing::info!(model = %key, "requests of different length share runs, padded");
+            tracing::info!(model = %key.name, version = key.version.number(), "requests of different length share runs, padded");
             spec
         }
         Independence::Refuted(reason) if config.batching == Batching::Fixed => {
-            tracing::warn!(model = %key, reason, "rows are padded as configured, although");
+            tracing::warn!(model = %key.name, version = key.version.number(), reason, "rows are padded as configured, although");
             spec
         }
         Independence::Unknown(_) if config.batching == Batching::Fixed => spec,
         Independence::Refuted(reason) => {
             tracing::warn!(
-                model = %key,
+                model = %key.name, version = key.version.number(),
                 reason,
                 "padding changes answers, so only requests of equal shape share a run"
             );
@@ -137,7 +137,7 @@ pub(super) fn keep_padding(
         }
         Independence::Unknown(reason) => {
             tracing::warn!(
-                model = %key,
+                model = %key.name, version = key.version.number(),
                 reason,
                 "whether padding changes answers could not be tried, so only requests of equal \
                  shape share a run; example_shape and example_value say what runs"

@@ -24,7 +24,8 @@ use crate::job::courier::Courier;
 use crate::model::declared::Declared;
 use crate::model::{ModelKey, ModelSpec, ragged};
 use crate::statistics::ModelStatistics;
-use crate::telemetry::metrics::{CacheMetrics, Metrics, ModelMetrics};
+use crate::telemetry::metrics::{CacheMetrics, Metrics, ModelFacts, ModelMetrics};
+use crate::telemetry::traces::Traces;
 use crate::worker::fitness::Fitness;
 use crate::worker::warmup;
 use crate::worker::{LoadError, LoadedModel, PoolParts, WorkerPool};
@@ -88,6 +89,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) budget: &'a ByteBudget,
     pub(super) metrics: &'a Metrics,
     pub(super) courier: &'a Courier,
+    pub(super) traces: Traces,
 }
 
 /// Time between the end of a run and its answers' way out, roughly.
@@ -107,16 +109,12 @@ impl ServedModel {
         config: ModelConfig,
         around: &Surroundings<'_>,
     ) -> Result<Self, LoadError> {
-        let Surroundings { budget, metrics, courier } = *around;
+        let Surroundings { budget, metrics, courier, .. } = *around;
         let begun_at = Instant::now();
         let (spec, reason) = signature(&key, loaded.spec.clone(), &config)?;
-        if let Some(unknown) =
-            labels.keys().find(|name| !spec.outputs.iter().any(|output| *output.name == ***name))
-        {
-            return Err(LoadError::new(format!("labels for `{unknown}`, which is no output")));
-        }
+        check_labels(&labels, &spec)?;
         if let Some(reason) = &reason {
-            tracing::info!(model = %key, reason, "requests run one at a time");
+            tracing::info!(model = %key.name, version = key.version.number(), reason, "requests run one at a time");
         }
         let (spec, costs, costs_from) = warm_up(&key, spec, &mut loaded.executors, &config, known);
         let max_rows = costs.most_rows();
@@ -127,9 +125,11 @@ impl ServedModel {
         let limits = QueueLimits { max_jobs, bytes, default_priority };
         let batcher = Batcher::new(policy, limits, instances, costs);
         let (statistics, fitness) = (Arc::<ModelStatistics>::default(), Arc::<Fitness>::default());
-        let model_metrics = metrics.model(&key, &batcher);
+        let model_metrics = metrics.model(&key, &batcher, facts(&loaded, &config, &statistics));
         let pool = WorkerPool::spawn(PoolParts {
             model: key.name.to_string(),
+            version: key.version.number(),
+            traces: around.traces.clone(),
             spec: spec.clone(),
             batcher: batcher.clone(),
             statistics: Arc::clone(&statistics),
@@ -143,7 +143,7 @@ impl ServedModel {
         .map_err(|error| LoadError::new(format!("cannot start worker threads: {error}")))?;
         model_metrics.ready.set(1);
         tracing::info!(
-            model = %key,
+            model = %key.name, version = key.version.number(),
             provider = loaded.provider,
             instances,
             max_rows_per_run = batcher.rows_per_run(),
@@ -209,6 +209,29 @@ impl ServedModel {
     }
 }
 
+fn check_labels(labels: &Labels, spec: &ModelSpec) -> Result<(), LoadError> {
+    let is_output = |name: &str| spec.outputs.iter().any(|output| *output.name == *name);
+    match labels.keys().find(|name| !is_output(name)) {
+        Some(unknown) => Err(LoadError::new(format!("labels for `{unknown}`, which is no output"))),
+        None => Ok(()),
+    }
+}
+
+/// What metrics tell of a version beside its counts.
+fn facts(
+    loaded: &LoadedModel,
+    config: &ModelConfig,
+    statistics: &Arc<ModelStatistics>,
+) -> ModelFacts {
+    ModelFacts {
+        provider: loaded.provider.clone(),
+        runtime: loaded.runtime.clone(),
+        batching: config.batching.name(),
+        keeps_answers: config.response_cache_bytes > 0,
+        statistics: Arc::clone(statistics),
+    }
+}
+
 fn batch_policy(config: &ModelConfig, max_rows: usize) -> BatchPolicy {
     let preferred = config.preferred_batch_sizes.iter().filter(|rows| **rows <= max_rows);
     BatchPolicy {
@@ -248,7 +271,7 @@ pub(super) fn signature(
     let mut unlisted = spec.outputs.iter().filter(|output| !is_listed(&output.name));
     if let Some(output) = unlisted.next().filter(|_| !declared.outputs.is_empty()) {
         let output = &output.name;
-        tracing::warn!(model = %key, %output, "is served, though {file} does not list it");
+        tracing::warn!(model = %key.name, version = key.version.number(), %output, "is served, though {file} does not list it");
     }
     Ok((spec, reason))
 }

@@ -21,7 +21,7 @@ pub fn validate(
     spec: &ModelSpec,
     max_rows: usize,
 ) -> Result<ValidRequest, InvalidRequest> {
-    let (priority, tenant) = (request.priority, request.tenant);
+    let (priority, tenant, trace) = (request.priority, request.tenant, request.trace);
     let outputs = choose_outputs(&request.outputs, spec)?;
     let mut inputs = arrange_inputs(request.inputs, spec)?;
     for (tensor, declared) in inputs.iter_mut().zip(&spec.inputs) {
@@ -39,7 +39,17 @@ pub fn validate(
     let length = find_length(&inputs, spec)?;
     let batch_key = spec.has_rows().then(|| key_of(&inputs, spec)).flatten();
     let byte_size = inputs.iter().map(Tensor::byte_size).sum();
-    Ok(ValidRequest { inputs, rows, length, outputs, batch_key, byte_size, priority, tenant })
+    Ok(ValidRequest {
+        inputs,
+        rows,
+        length,
+        outputs,
+        batch_key,
+        byte_size,
+        priority,
+        tenant,
+        trace,
+    })
 }
 
 /// What costs of a request with these inputs are known by, as [`ValidRequest::length`] says; 1 if

@@ -20,12 +20,14 @@ use crate::job::{Job, Reply};
 use crate::model::ModelSpec;
 use crate::request::InferResponse;
 use crate::statistics::{Padding, RunTimes};
+use crate::telemetry::traces::RunFacts;
 use crate::tensor::Tensor;
 
 /// Runs `batch` and answers all its riders.
 pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch) {
     let started_at = Instant::now();
     let (reason, sequence, worker) = (batch.reason, batch.sequence, batch.instance);
+    let cut_at = batch.cut_at;
     let all = batch.jobs.len();
     let mut riders = Vec::with_capacity(all);
     for job in batch.jobs {
@@ -41,7 +43,8 @@ pub(super) fn run(shared: &PoolShared, executor: &mut dyn Executor, batch: Batch
     if riders.is_empty() {
         return;
     }
-    shared.metrics.cut(reason);
+    let first = riders.iter().map(|job| job.enqueued_at).min().unwrap_or(cut_at);
+    shared.metrics.cut(reason, cut_at.saturating_duration_since(first));
     let runs = ragged::runs(riders, &shared.spec);
     let is_one = runs.len() == 1;
     for jobs in runs {
@@ -113,7 +116,7 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
             // No second try can end better; whoever looks after models takes it out of service.
             let requests = riders.jobs.len();
             if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
-                tracing::error!(model = %shared.model, requests, %error, left_out, "device lost");
+                tracing::error!(model = %shared.model, version = shared.version, requests, %error, left_out, "device lost");
             }
             shared.fitness.lost_device();
             fail(shared, riders, error);
@@ -121,7 +124,7 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
         Err(error) => {
             let requests = riders.jobs.len();
             if let Some(left_out) = shared.failure_lines.allow(Instant::now()) {
-                tracing::warn!(model = %shared.model, requests, %error, left_out, "run failed");
+                tracing::warn!(model = %shared.model, version = shared.version, requests, %error, left_out, "run failed");
             }
             if requests > 1 && shared.rerun_budget.pay_split() {
                 rerun_halves(shared, executor, riders);
@@ -136,7 +139,7 @@ fn run_riders(shared: &PoolShared, executor: &mut dyn Executor, riders: Riders) 
 /// from now on requests run alone.
 fn stop_batching(shared: &PoolShared, output: &str, reason: &str) {
     tracing::error!(
-        model = %shared.model,
+        model = %shared.model, version = shared.version,
         output,
         reason,
         "output does not split by rows; batching is off for this model from now on"
@@ -244,6 +247,8 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     shared.statistics.record_run(rows, &queued, &times);
     shared.metrics.ran(rows, &queued, &times);
     shared.metrics.padded(&padding);
+    let took = times.input + times.infer + times.output;
+    recorded(shared, &riders, (rows, started_at, took), false);
     if is_whole {
         let length = riders.iter().map(|job| job.request.length()).max().unwrap_or(1);
         shared.batcher.ran(worker, rows, length);
@@ -266,6 +271,30 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
     shared.deliver(sequence, answers);
 }
 
+/// Tells of a run to those riders' traces that are recorded.
+fn recorded(
+    shared: &PoolShared,
+    riders: &[Job],
+    (rows, began, took): (usize, Instant, Duration),
+    failed: bool,
+) {
+    if riders.iter().all(|job| job.request.trace().is_none()) {
+        return;
+    }
+    let (model, version) = (shared.model.as_str(), shared.version);
+    let requests = riders.len();
+    let facts = RunFacts { model, version, rows, requests, took, failed };
+    shared.traces.run(&facts, riders.iter().map(|job| job.request.trace()));
+    if failed {
+        return;
+    }
+    for job in riders {
+        if let Some(trace) = job.request.trace() {
+            shared.metrics.rode(began.saturating_duration_since(job.enqueued_at), took, trace);
+        }
+    }
+}
+
 /// The only rider of a run that failed: whoever keeps sending such requests rides alone.
 fn accuse(shared: &PoolShared, guilty: &Job) {
     let (tenant, now) = (guilty.request.tenant(), Instant::now());
@@ -273,7 +302,7 @@ fn accuse(shared: &PoolShared, guilty: &Job) {
         && let Some(left_out) = shared.failure_lines.allow(now)
     {
         tracing::warn!(
-            model = %shared.model, tenant, left_out,
+            model = %shared.model, version = shared.version, tenant, left_out,
             "a caller's requests keep failing: they run alone for a while"
         );
     }
@@ -294,6 +323,9 @@ fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
         accuse(shared, guilty);
     }
     shared.metrics.failed_runs.inc();
+    let rows = riders.jobs.iter().map(|job| job.request.rows()).sum();
+    let (began, took) = (riders.started_at, riders.started_at.elapsed());
+    recorded(shared, &riders.jobs, (rows, began, took), true);
     let answers = riders.jobs.into_iter().map(|job| (job.reply, Err(answer.clone())));
     shared.deliver(riders.sequence, answers.collect());
 }

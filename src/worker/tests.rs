@@ -15,7 +15,8 @@ use crate::model::{Dim, ModelName, ModelVersion, TensorSpec};
 use crate::request::{InferRequest, NamedTensor, validate};
 use crate::statistics::Snapshot;
 use crate::telemetry::limit::LogLimit;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Format, Metrics, ModelFacts};
+use crate::telemetry::traces::Traces;
 use crate::tensor::{DataType, Shape};
 
 mod faults;
@@ -75,10 +76,12 @@ impl Bench {
             courier: Courier::default(),
             in_order: false,
             model: "scripted".to_owned(),
+            version: 1,
+            traces: Traces::default(),
             spec: spec.clone(),
             batcher: batcher.clone(),
             statistics: Arc::clone(&statistics),
-            metrics: metrics.model(&key, &batcher),
+            metrics: metrics.model(&key, &batcher, ModelFacts::default()),
             executors: (0..instances).map(|_| script.executor()).collect(),
             make: script.make(),
         })
@@ -117,7 +120,7 @@ impl Bench {
 
     /// Value of a counter of the model, by its name without prefix, suffix and common labels.
     fn counter(&self, name: &str, label: &str) -> u64 {
-        let text = self.metrics.encode(&self.bytes).unwrap();
+        let text = self.metrics.encode(&self.bytes, Format::OpenMetrics).unwrap();
         let start = format!("onnxd_{name}_total{{model=\"scripted\",version=\"1\"{label}}} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&start));
         line.unwrap_or_else(|| panic!("no {start:?} in\n{text}")).parse().unwrap()
@@ -208,10 +211,12 @@ fn riders_that_left_or_expired_after_the_cut_are_not_run() {
         failure_lines: LogLimit::default(),
         courier: Courier::default(),
         model: "cut".to_owned(),
+        version: 1,
+        traces: Traces::default(),
         spec: spec(),
         batcher: bench.batcher.clone(),
         statistics: Arc::clone(&bench.statistics),
-        metrics: bench.metrics.model(&key, &bench.batcher),
+        metrics: bench.metrics.model(&key, &bench.batcher, ModelFacts::default()),
         make: script.make(),
         rerun_budget: rerun::RerunBudget::default(),
         in_order: None,

@@ -31,7 +31,7 @@ pub(super) fn work(shared: &PoolShared, instance: usize, mut executor: Box<dyn E
             let (error, now) = (ExecuteError::Panicked(panic_text(panic.as_ref())), Instant::now());
             if let Some(left_out) = shared.failure_lines.allow(now) {
                 tracing::error!(
-                    model = %shared.model, instance, %error, left_out, "instance is built anew"
+                    model = %shared.model, version = shared.version, instance, %error, left_out, "instance is built anew"
                 );
             }
             shared.fitness.panicked(now);
@@ -67,7 +67,7 @@ fn rebuild(shared: &PoolShared, instance: usize) -> Option<Box<dyn Executor>> {
         match made.unwrap_or_else(|panic| Err(panic_text(panic.as_ref()))) {
             Ok(executor) => return Some(executor),
             Err(reason) => {
-                tracing::error!(model = %shared.model, instance, %reason, "cannot rebuild instance");
+                tracing::error!(model = %shared.model, version = shared.version, instance, %reason, "cannot rebuild instance");
                 if shared.batcher.wait_for_drain(REBUILD_PAUSE) {
                     return None;
                 }

@@ -46,11 +46,11 @@ def copy_models(folder, *names, source=TEST_MODELS):
 class Server:
     """`onnxd serve` on ports that the system chose."""
 
-    def __init__(self, repository, *flags):
+    def __init__(self, repository, *flags, log="warn", log_format="text"):
         command = [BINARY, "serve", str(repository)]
         for port in ("grpc", "http", "admin"):
             command += [f"--{port}-addr", "127.0.0.1:0"]
-        command += ["--log", "warn", "--log-format", "text", *flags]
+        command += ["--log", log, "--log-format", log_format, *flags]
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("ONNXD_")
         }

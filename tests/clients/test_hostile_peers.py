@@ -5,7 +5,7 @@ import os
 import resource
 import socket
 import subprocess
-import threading
+import sys
 import zlib
 
 import numpy as np
@@ -16,8 +16,8 @@ import frames
 import harness
 import messages
 from frames import (
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, PRIORITY, RESET, SETTINGS, WINDOW, Connection, frame,
-    headers, message, number,
+    DATA, END_STREAM, HEADERS, PREFACE, PRIORITY, RESET, WINDOW, Connection, frame, headers, message,
+    number,
 )
 
 MIB = 1 << 20
@@ -210,15 +210,13 @@ def test_without_descriptors_it_waits_and_does_not_spin(serve):
         soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (descriptors(server), hard))
         crowd = [connect(server.grpc) for _ in range(50)]
-        harness.wait_until(lambda: any("cannot accept" in line for line in server.log), "a warning")
-        spent, lines = processor_seconds(server), len(server.log)
-        # Calls on what is open go on; a hundred of them are some time, whatever the machine.
-        for _ in range(100):
-            assert kept.works()
-        tick = threading.Event()
-        tick.wait(1.0)
-        assert processor_seconds(server) - spent < 0.5
-        assert len(server.log) - lines <= 10, server.log
+        spent = processor_seconds(server)
+        warnings = lambda: [line for line in server.log if "cannot accept" in line]
+        # Each pause is twice the one before, up to a second: the sixth comes after a second and a half.
+        harness.wait_until(lambda: any("pause_ms=1000" in line for line in warnings()), "a pause")
+        assert processor_seconds(server) - spent < 0.75
+        assert len(warnings()) <= 8, warnings()
+        assert kept.works(), "what is open goes on"
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
         for peer in crowd:
             peer.close()
@@ -338,7 +336,8 @@ def test_answers_that_nobody_reads_are_given_up(serve):
             with contextlib.suppress(OSError):
                 deaf.call(big)
         assert works(server)
-        assert shut.outcome(asked[0])[0] == "stream: CANCEL" or True
+        # The first one was begun, as far as its window went, and then reset.
+        assert shut.outcome(asked[0])[0].startswith("stream: ")
         harness.wait_until(
             lambda: server.metric("onnxd_request_memory_bytes") == 0, "their answers are let go"
         )
@@ -348,7 +347,7 @@ def test_answers_that_nobody_reads_are_given_up(serve):
 
 
 def test_a_peer_that_is_killed_leaves_nothing(serve):
-    """Ten processes in the middle of their calls that are gone from one moment to the next."""
+    """Processes in the middle of their calls that are gone from one moment to the next."""
     server = serve()
     code = (
         "import sys; sys.path.insert(0, '.'); import frames, test_hostile_peers as peers\n"
@@ -357,8 +356,6 @@ def test_a_peer_that_is_killed_leaves_nothing(serve):
         "print('called', flush=True)\n"
         "sys.stdin.read()\n"
     )
-    import sys
-
     peers = [
         subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the command line tools that the tests use into .tools/: buf, ghz, grpcurl and
 # grpc-health-probe are built with Go at pinned versions, perf_analyzer comes from its wheel with the C library that it
-# needs, strace and Chromium from the system's packages.
+# needs, strace, Chromium and Prometheus from the system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -26,15 +26,28 @@ tool ghz github.com/bojand/ghz/cmd/ghz "$GHZ"
 tool grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl "$GRPCURL"
 tool grpc-health-probe github.com/grpc-ecosystem/grpc-health-probe "$HEALTH_PROBE"
 
+as_root=()
+[[ $EUID -eq 0 ]] || as_root=(sudo)
+# lists: fetches the lists of the system's packages.
+lists() {
+    "${as_root[@]}" apt-get update -q
+}
 # package NAME...: installs packages of the system.
 package() {
-    local as_root=()
-    [[ $EUID -eq 0 ]] || as_root=(sudo)
-    "${as_root[@]}" apt-get update -q
+    lists
     "${as_root[@]}" apt-get install -qy --no-install-recommends "$@"
 }
 command -v strace >/dev/null || package strace
 [[ -x /usr/bin/chromium ]] || package chromium
+
+# Prometheus and its promtool: unpacked and not installed, because the package starts a server.
+if [[ ! -x .tools/prometheus/usr/bin/promtool ]]; then
+    mkdir -p .tools/prometheus
+    # A bare machine has no lists of packages yet.
+    (cd .tools/prometheus && { apt-get download -q prometheus || { lists && apt-get download -q prometheus; }; })
+    dpkg-deb --extract .tools/prometheus/prometheus_*.deb .tools/prometheus
+    rm .tools/prometheus/prometheus_*.deb
+fi
 
 # perf_analyzer wants the C library of Debian 13, whatever this machine has.
 analyzer=.tools/perf-analyzer

@@ -26,6 +26,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper, parser
 
+from image_classifier import image_classifier
 from text_encoder import reference, text_encoder
 
 HERE = Path(__file__).resolve().parent
@@ -386,6 +387,8 @@ def bench_models():
     """Models for load tests."""
     # About the size of the last stage of a ranking model: 1.8 million weights, 7 MB.
     made = {("mlp_rank", 1): mlp("mlp_rank", (256, 1024, 1024, 512, 1))}
+    graph, weights = image_classifier(SEED, 0.5)
+    made["image", 1] = model("image", graph, weights=weights)
     made["text_mixed", 1] = encoder("text_mixed", BENCH_TEXT)
     made["text_recurrent", 1] = recurrent("text_recurrent", 4096, 128, 512, 8)
     return {key: value.SerializeToString(deterministic=True) for key, value in made.items()}

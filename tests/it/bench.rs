@@ -34,7 +34,7 @@ fn codes(measured: &Measured) -> Vec<i32> {
 #[tokio::test]
 async fn every_pace_counts_its_answers() {
     let server = TestServer::start(&[]).await;
-    for pace in [Pace::Closed(8), Pace::Open(500.0), Pace::Stream(8)] {
+    for pace in [Pace::Closed(8), Pace::Open(500.0), Pace::Streams { count: 2, window: 4 }] {
         let measured = measure(&server, &load(pace, "echo", 1.0)).await;
         assert_eq!(codes(&measured), [0], "{pace:?}");
         assert!(measured.answers() > 5, "{pace:?}: {}", measured.answers());
@@ -50,8 +50,8 @@ async fn every_pace_counts_its_answers() {
 #[tokio::test]
 async fn what_fails_is_no_answer_also_inside_a_stream() {
     let server = TestServer::start(&[]).await;
-    for (pace, code) in [(Pace::Closed(1), Code::InvalidArgument), (Pace::Stream(1), Code::Unknown)]
-    {
+    let stream = Pace::Streams { count: 1, window: 1 };
+    for (pace, code) in [(Pace::Closed(1), Code::InvalidArgument), (stream, Code::Unknown)] {
         let measured = measure(&server, &load(pace, "poison", POISON)).await;
         assert_eq!(codes(&measured), [i32::from(code)], "{pace:?}");
         assert_eq!((measured.answers(), measured.latency.len()), (0, 0));

@@ -288,8 +288,10 @@ async fn a_caller_that_takes_no_answer_holds_nobody_up() {
     // As a stream whose reader stands still: begun and never looked at again.
     let deadline = Deadline::after(now, PATIENCE);
     let sender = Sender { tenant: 1, caller: Caller::anyone() };
-    let begun =
-        inference.infer(request("gate", &[7.0]), Call { arrived_at: now, deadline, sender });
+    let begun = inference.infer(
+        request("gate", &[7.0]),
+        Call { arrived_at: now, deadline, sender, request_id: None, trace: None },
+    );
     let mut stalled = Box::pin(begun);
     assert!(stalled.as_mut().now_or_never().is_none());
     gate.runs(1).await;

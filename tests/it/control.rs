@@ -156,7 +156,11 @@ async fn an_unloaded_model_answers_those_that_have_found_it() {
     };
     server.until(unloaded).await;
     let metrics = scrape(&server).await;
-    assert!(!metrics.contains("model=\"gate\""), "its series are gone");
+    let of_gate: Vec<&str> =
+        metrics.lines().filter(|line| line.contains("model=\"gate\"")).collect();
+    let state = "onnxd_model_state{model=\"gate\",version=\"1\",state=\"";
+    assert!(of_gate.iter().all(|line| line.starts_with(state)), "its series are gone: {of_gate:?}");
+    assert!(of_gate.contains(&format!("{state}unloaded\"}} 1").as_str()), "{of_gate:?}");
     assert!(metrics.contains("model=\"echo\""));
     // And it comes back.
     load(&mut operator, "gate").await.unwrap();

@@ -24,6 +24,7 @@ mod health_command;
 mod infer;
 mod layering;
 mod limits;
+mod observability;
 mod parting;
 mod ports;
 mod profile;

@@ -115,10 +115,10 @@ fn change(request: &mut ModelInferRequest, (what, number): (u8, u64)) {
         }
         6 => input.shape.push(SIZES[number / 31 % SIZES.len()]),
         7 => drop(input.shape.pop()),
-        8 => input.name = ["unknown", "x", "w", "", "X"][number / 31 % 5].to_owned(),
+        8 => ["unknown", "x", "w", "", "X"][number / 31 % 5].clone_into(&mut input.name),
         9 => {
             let names = ["FP32", "INT64", "BOOL", "INT32", "BYTES", "fp32", "", "FLOAT", "FP16"];
-            input.datatype = names[number / 31 % names.len()].to_owned();
+            names[number / 31 % names.len()].clone_into(&mut input.datatype);
         }
         10 => {
             let twice = input.clone();

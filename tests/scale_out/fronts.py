@@ -74,6 +74,12 @@ class Nginx(Proxy):
 
     name = "nginx"
 
+    def channel(self):
+        # It asks nobody whether they are ready, so callers try again what a server that still loads
+        # its models has refused.
+        own = [("grpc.service_config", json.dumps(RETRIES))]
+        return grpc.aio.insecure_channel(self.target, options() + own)
+
     def command(self, folder, addresses):
         servers = "\n".join(f"server {each} max_fails=1 fail_timeout=1s;" for each in addresses)
         (folder / "nginx.conf").write_text(f"""
@@ -198,9 +204,23 @@ SERVICE_CONFIG = {
 }
 
 
+RETRIES = {
+    "methodConfig": [{
+        "name": [{}],
+        "retryPolicy": {
+            "maxAttempts": 5,
+            "initialBackoff": "0.05s",
+            "maxBackoff": "1s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        },
+    }]
+}
+
+
 def options():
-    """Of a channel: a short wait before an address is tried again; no call is ever repeated that
-    a server may have seen."""
+    """Of a channel: a short wait before an address is tried again. Without `RETRIES`, no call is
+    ever repeated that a server may have seen."""
     return [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 50),

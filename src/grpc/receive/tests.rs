@@ -50,7 +50,13 @@ fn message(length: u8, there: usize) -> Vec<u8> {
 
 fn receiving(budget: &ByteBudget, is_stream: bool, parts: &[(u64, Vec<u8>)]) -> Receiving<Slow> {
     let parts = parts.iter().map(|(after, bytes)| (*after, Bytes::from(bytes.clone()))).collect();
-    Receiving::new(Slow { parts, timer: None }, is_stream, &limits(), budget.clone())
+    Receiving::new(
+        Slow { parts, timer: None },
+        is_stream,
+        &limits(),
+        budget.clone(),
+        (CallMetrics::new(Vec::new()), 0),
+    )
 }
 
 async fn next(body: &mut Receiving<Slow>) -> Option<Result<usize, Status>> {
@@ -115,7 +121,13 @@ fn receiving_large(is_stream: bool, parts: Vec<Vec<u8>>) -> Receiving<Slow> {
     let parts = parts.into_iter().map(|bytes| (1, Bytes::from(bytes))).collect();
     let limits = RequestLimits { max_message_bytes: 1 << 20, ..limits() };
     let budget = ByteBudget::new(1 << 30);
-    Receiving::new(Slow { parts, timer: None }, is_stream, &limits, budget)
+    Receiving::new(
+        Slow { parts, timer: None },
+        is_stream,
+        &limits,
+        budget,
+        (CallMetrics::new(Vec::new()), 0),
+    )
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,92 @@
+//! Rows 4, 5 and 13: what the default makes of batches.
+
+use crate::row::Row;
+use crate::row::Target::{self, AtLeast};
+use crate::row::median;
+use crate::run::{SERVER_CORE, Server, ceiling};
+use crate::setting::{Setting, TEXT, WORKLOADS, Workload};
+
+/// Without batches.
+const OFF: &str = "batching = \"off\"";
+/// Load before a load that counts: first runs of all sizes.
+const WARM_UP: [&str; 2] = ["--duration", "0.7"];
+
+/// Answers a second of a server that serves one model with these settings.
+fn rate(setting: &Setting, workload: Workload, settings: &str) -> Result<f64, String> {
+    let models = setting.repository(&[workload.model], settings)?;
+    let server = Server::start_on(SERVER_CORE, &models, &setting.log())?;
+    server.load(&[workload.load, &WARM_UP].concat())?;
+    let run = server.load(&[workload.load, &["--duration", setting.effort.seconds]].concat())?;
+    Ok(run.rate)
+}
+
+/// Row 4: the default against the best that can be set by hand, for each workload.
+pub(crate) fn default_over_best(setting: &Setting) -> Result<Vec<Row>, String> {
+    let mut by_hand = vec![("off".to_owned(), OFF.to_owned())];
+    for size in setting.effort.sizes {
+        let settings = format!("batching = \"fixed\"\nmax_batch_size = {size}");
+        by_hand.push((format!("fixed {size}"), settings));
+    }
+    let mut rows = Vec::new();
+    for workload in WORKLOADS {
+        let mut default = Vec::new();
+        let mut fixed = vec![Vec::new(); by_hand.len()];
+        for round in 1..=setting.effort.few_rounds {
+            let of = setting.effort.few_rounds;
+            setting.say(&format!("{} by hand, round {round} of {of}", workload.model));
+            default.push(rate(setting, workload, "")?);
+            for ((_, settings), rates) in by_hand.iter().zip(&mut fixed) {
+                rates.push(rate(setting, workload, settings)?);
+            }
+        }
+        let typical = |index: &usize| median(fixed[*index].clone());
+        let best = (0..by_hand.len()).max_by(|a, b| typical(a).total_cmp(&typical(b)));
+        let best = best.unwrap_or_default();
+        let figures = default.iter().zip(&fixed[best]).map(|(own, best)| own / best).collect();
+        let name = format!("default over best by hand, {}", workload.model);
+        let note = format!("best: {}, {:.0}/s", by_hand[best].0, typical(&best));
+        rows.push(Row::new("4", name, figures, ("x", AtLeast(0.98))).noted(note));
+    }
+    Ok(rows)
+}
+
+/// Row 5: texts of mixed lengths, against runs of one text each without a server.
+pub(crate) fn mixed_texts(setting: &Setting) -> Result<Vec<Row>, String> {
+    let mut figures = Vec::new();
+    for round in 1..=setting.effort.few_rounds {
+        setting.say(&format!("texts, round {round} of {}", setting.effort.few_rounds));
+        let lengths = ["8", "128"];
+        let alone = ceiling(&setting.model(TEXT.model), &setting.library, &lengths)?;
+        let micros = alone["mean"].as_f64().unwrap_or(f64::NAN);
+        figures.push(rate(setting, TEXT, "")? * micros / 1e6);
+    }
+    let name = "rate over runs one by one, texts of 8 to 128, 16 callers";
+    Ok(vec![Row::new("5", name, figures, ("x", AtLeast(1.12)))])
+}
+
+/// Row 13: streams whose state goes to and fro, against the same without batches, where the core
+/// runs one stream at a time.
+pub(crate) fn streams(setting: &Setting) -> Result<Vec<Row>, String> {
+    const STREAMS: Workload = Workload {
+        model: "silero-vad",
+        // Samples of one frame, which the graph leaves open.
+        load: &[
+            "silero-vad",
+            "--shape",
+            "input=1,576",
+            "--stream",
+            "--streams",
+            "32",
+            "--concurrency",
+            "1",
+        ],
+    };
+    const TARGET: (&str, Target) = ("x", AtLeast(2.5));
+    let mut figures = Vec::new();
+    for round in 1..=setting.effort.few_rounds {
+        setting.say(&format!("streams, round {round} of {}", setting.effort.few_rounds));
+        figures.push(rate(setting, STREAMS, "")? / rate(setting, STREAMS, OFF)?);
+    }
+    let name = "32 live streams over one at a time, silero-vad, one core";
+    Ok(vec![Row::new("13", name, figures, TARGET)])
+}
