@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/retry"
 )
 
 // neverReady in the tag of an image makes a pod that runs and never gets ready.
@@ -104,13 +106,21 @@ func (n *nodes) register(ctx context.Context, name, zone string, apart special) 
 		}},
 	}
 	status := node.Status
-	created, err := n.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
+	current, err := n.client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
-	created.Status = status
-	_, err = n.client.CoreV1().Nodes().UpdateStatus(ctx, created, metav1.UpdateOptions{})
-	return err
+	// The controller manager writes to a new node at the same time.
+	return retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		current.Status = status
+		_, err := n.client.CoreV1().Nodes().UpdateStatus(ctx, current, metav1.UpdateOptions{})
+		if apierrors.IsConflict(err) {
+			if current, err = n.client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{}); err == nil {
+				return apierrors.NewConflict(corev1.Resource("nodes"), name, errors.New("written by another"))
+			}
+		}
+		return err
+	})
 }
 
 // balance gives a load balancer its address, as a cloud would.
