@@ -111,7 +111,7 @@ soak-control: .venv/clients/installed ## A server that leaks on purpose, which t
 	cargo build --release --locked --features planted-leak --target-dir target/planted
 	ONNXD_BIN=target/planted/release/onnxd ONNXD_RUNTIME_LIBRARY=$(RUNTIME) .venv/clients/bin/python tests/endurance/soak.py --expect-growth $(ARGS)
 
-test-kube: ## Try the chart on a real Kubernetes API server, minutes after a long first build (needs Go; ARGS='-only REGEXP')
+test-kube: ## Try the chart on a real Kubernetes API server, about five minutes, the first build not counted (needs Go; ARGS='-only REGEXP')
 	tests/kube/run.sh $(ARGS)
 
 tools: ## Install the command line tools of the tests into .tools/ (needs Go)
