@@ -1,10 +1,11 @@
 //! `ModelInfer`, the call that nearly all are, from its HTTP request to its HTTP response.
 //!
 //! The framework's way leads through a router, the gateway for browsers, one stream for the message
-//! that comes and one for the message that goes, each with a box and a copy: a third of the
-//! instructions of a small request, and of a large one a copy of all its bytes. What has nothing to it
-//! but a message goes here instead: no compression, no browser, no credentials to look at. Everything
-//! else takes the framework's way, and both end in [`InferenceService`], with the same answers.
+//! that comes and one for the message that goes, each with a box and a copy: a sixth of the
+//! instructions of a small answer, a third of those of a refusal, and a copy of all bytes of a message.
+//! What has nothing to it but a message goes here instead: no compression, no browser, no credentials
+//! to look at. Everything else takes the framework's way, and both end in [`InferenceService`]. They
+//! differ in one mistake of a caller: a second message in a call is an error here and ignored there.
 //!
 //! Refusals for want of time repeat in overload, and what they say is put into headers once.
 //!
