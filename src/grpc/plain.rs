@@ -4,12 +4,10 @@
 //! that comes and one for the message that goes, each with a box and a copy: a sixth of the
 //! instructions of a small answer, a third of those of a refusal, and a copy of all bytes of a message.
 //! What has nothing to it but a message goes here instead: no compression, no browser, no credentials
-//! to look at. Everything else takes the framework's way, and both end in [`InferenceService`]. They
-//! differ in one mistake of a caller: a second message in a call is an error here and ignored there.
+//! to look at. All else takes the framework's way; both end in [`InferenceService`]. A second message
+//! in a call, which is a caller's mistake, is an error here and ignored there.
 //!
-//! Refusals for want of time repeat in overload, and what they say is put into headers once.
-//!
-//! Source: gRPC over HTTP/2, "Requests" and "Responses".
+//! Refusals for want of time repeat in overload, and what they say is put into headers once. Source: gRPC over HTTP/2, "Requests" and "Responses".
 
 use std::convert::Infallible;
 use std::pin::Pin;
