@@ -24,15 +24,16 @@ mod answers;
 mod arrivals;
 pub mod calls;
 mod parting;
+mod service;
 pub mod socket;
 mod stall;
 pub mod tls;
 pub mod wakeup;
 
 use accepted::Connection;
-pub use accepted::{Answer, Calls, ConnectionId, Crowded};
 use arrivals::Arrivals;
 use calls::OpenCalls;
+pub use service::{Answer, Calls, ConnectionId, Crowded, Origin, Routed};
 use socket::Accept;
 use stall::CallExecutor;
 use tls::{Handshakes, Identity};
@@ -95,7 +96,7 @@ impl Connections {
 
     /// Accepts on `listener` until `stop` is done, then waits for the open calls of all
     /// connections. That wait has no bound of its own; drop the future to cut it short.
-    pub async fn serve<S: Calls<B>, B: Answer>(
+    pub async fn serve<S: Calls<Body: Answer>>(
         self,
         listener: impl Accept,
         service: S,

@@ -21,7 +21,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::access::Access;
 use crate::config::{Compression, CrossOrigin, RequestLimits};
-use crate::connection::Connections;
+use crate::connection::{Connections, Routed};
 use crate::job::ByteBudget;
 use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -121,7 +121,7 @@ impl GrpcServer {
             self.callers(),
             (self.memory.clone(), self.calls.clone()),
             ways,
-            service,
+            Routed(service),
         );
         let service = CountCalls::outermost(service, self.calls.clone(), self.traces.clone());
         let (stop, unsecured) = (stop.shared(), self.connections.unsecured());

@@ -38,7 +38,7 @@ use tower_http::decompression::RequestDecompressionLayer;
 
 use crate::access::Access;
 use crate::config::CrossOrigin;
-use crate::connection::Connections;
+use crate::connection::{Connections, Routed};
 use crate::grpc::service::InferenceService;
 use crate::job::ByteBudget;
 
@@ -108,7 +108,7 @@ impl HttpServer {
             .with_state(Arc::new(rest))
             .merge(operator(self.service, &self.access))
             .layer(tower::util::option_layer(cross_origin));
-        self.connections.serve(listener, router, stop).await;
+        self.connections.serve(listener, Routed(router), stop).await;
         Ok(())
     }
 }

@@ -100,6 +100,12 @@ pub struct ByteBudget {
     limit: usize,
 }
 
+impl AsRef<Self> for ByteBudget {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// A share of a [`ByteBudget`]; dropping it gives the share back.
 #[derive(Debug)]
 pub struct BytePermit {

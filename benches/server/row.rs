@@ -24,6 +24,9 @@ pub(crate) struct Row {
     pub(crate) note: String,
 }
 
+/// Most that a figure is shown better than its target.
+const BEST: f64 = 10.0;
+
 impl Row {
     pub(crate) fn new(
         number: &'static str,
@@ -55,12 +58,13 @@ impl Row {
         }
     }
 
-    /// By the target: from 1 on it is met.
+    /// By the target: from 1 on it is met. A figure of nothing is [`BEST`].
     pub(crate) fn by_target(&self) -> f64 {
-        match self.target {
+        let by_target = match self.target {
             AtMost(bound) => bound / self.figure(),
             AtLeast(bound) => self.figure() / bound,
-        }
+        };
+        by_target.min(BEST)
     }
 
     /// As people read it. `before` is the figure that it is compared with.

@@ -68,7 +68,7 @@ fn micros(value: u64) -> f64 {
 /// Horizontal bars.
 ///
 /// # Errors
-/// What the plotting library says.
+/// A value that is no number or infinite, and what the plotting library says.
 pub fn bars(title: &str, values: &[(&str, f64)]) -> Result<String, Box<dyn Error>> {
     let mut svg = String::new();
     let height = 90 + 40 * u32::try_from(values.len())?;
@@ -76,6 +76,10 @@ pub fn bars(title: &str, values: &[(&str, f64)]) -> Result<String, Box<dyn Error
     let names = (LETTER * u32::try_from(longest)?).max(150);
     let area = SVGBackend::with_string(&mut svg, (490 + names, height)).into_drawing_area();
     area.fill(&WHITE)?;
+    // An axis without an end would be drawn for ever.
+    if let Some((name, value)) = values.iter().find(|(_, value)| !value.is_finite()) {
+        return Err(format!("no bar for {name}: {value}").into());
+    }
     let most = values.iter().map(|(_, value)| *value).fold(1.0, f64::max) * 1.15;
     let count = i32::try_from(values.len())?;
     let mut chart = ChartBuilder::on(&area)
@@ -128,5 +132,6 @@ mod tests {
         }
         let svg = bars("costs", &[("floor", 10.0), ("tiny", 25.0)]).unwrap();
         assert!(svg.contains("floor") && svg.contains("25.0"));
+        assert!(bars("costs", &[("nothing", f64::INFINITY)]).is_err());
     }
 }

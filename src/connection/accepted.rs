@@ -1,73 +1,23 @@
 //! One accepted connection, from its first words to its end.
 
 use std::collections::hash_map::RandomState;
-use std::convert::Infallible;
 use std::hash::BuildHasher;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::Body;
-use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::{Service, ServiceExt};
 
-use super::answers::PiecedBody;
 use super::arrivals::Arrival;
-use super::calls::CountedBody;
 use super::parting::Parting;
+use super::service::{Answer, Calls, CallsOfConnection, ConnectionId, Origin};
 use super::socket::Socket;
 use super::stall::{CallExecutor, Unstalled};
 use super::tls::{PeerIdentity, Secured};
 use super::{Connections, PREFACE};
 use crate::telemetry::metrics::Refused;
-
-/// Which connection a request came in on, in its extensions; tells callers apart that have no name.
-/// Chosen at random, so that the connections of all ports differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionId(pub u64);
-
-/// A call beyond those that may be open, in its extensions: it is to be refused, and is not counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crowded {
-    /// How many may be.
-    pub limit: usize,
-}
-
-/// What answers the calls of a connection. Everything that can does.
-pub trait Calls<B>:
-    Service<http::Request<Incoming>, Response = http::Response<B>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<B, S> Calls<B> for S where
-    S: Service<
-            http::Request<Incoming>,
-            Response = http::Response<B>,
-            Error = Infallible,
-            Future: Send,
-        > + Clone
-        + Send
-        + 'static
-{
-}
-
-/// The body of an answer. Everything that can be one is.
-pub trait Answer:
-    Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static
-{
-}
-
-impl<B> Answer for B where
-    B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static
-{
-}
 
 /// One accepted connection.
 pub(super) struct Connection<S> {
@@ -99,13 +49,13 @@ impl Connections {
 
 impl<S> Connection<S> {
     /// Serves until the peer has gone, or `stopped` is done and its calls have ended.
-    pub(super) async fn serve<B: Answer>(
+    pub(super) async fn serve(
         self,
         socket: impl Socket,
         mut arrival: Arrival,
         stopped: impl Future<Output = ()>,
     ) where
-        S: Calls<B>,
+        S: Calls<Body: Answer>,
     {
         tokio::pin!(stopped);
         let patience = self.port.limits.handshake;
@@ -136,37 +86,19 @@ impl<S> Connection<S> {
     }
 
     /// Serves a connection whose first words are there.
-    async fn serve_on<B: Answer>(
+    async fn serve_on(
         self,
         socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         peer: Option<PeerIdentity>,
         stopped: impl Future<Output = ()>,
     ) where
-        S: Calls<B>,
+        S: Calls<Body: Answer>,
     {
         let Self { service, builder, port } = self;
-        let Connections { limits, calls, memory, metrics, .. } = port;
+        let limits = port.limits;
         let random = RandomState::new().hash_one(0_u8);
-        let service = tower::service_fn(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(ConnectionId(random));
-            if let Some(peer) = &peer {
-                request.extensions_mut().insert(peer.clone());
-            }
-            let (call, memory) = (calls.begin(limits.max_calls), memory.clone());
-            let call = call.map(|call| (call, metrics.call()));
-            if call.is_none() {
-                metrics.refused_call();
-                request.extensions_mut().insert(Crowded { limit: limits.max_calls });
-            }
-            let answer = service.clone().oneshot(request);
-            async move {
-                let response = answer.await?;
-                Ok::<_, Infallible>(
-                    response.map(|body| CountedBody::new(PiecedBody::new(body, memory), call)),
-                )
-            }
-        });
-        let service = TowerToHyperService::new(service);
+        let origin = Origin { connection: ConnectionId(random), peer, crowded: None };
+        let service = CallsOfConnection { service, origin, port: Arc::new(port) };
         let socket = Unstalled::new(Parting::new(socket), limits.write_stall);
         let connection = builder.serve_connection(TokioIo::new(socket), service);
         tokio::pin!(connection);

@@ -19,8 +19,18 @@ use crate::job::{ByteBudget, BytePermit};
 const PIECE_BYTES: usize = 32 << 10;
 
 thread_local! {
-    /// Since when the call that is polled on this thread has a piece for which there was no room.
-    static WAITING: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// Whether the call that is polled on this thread has a piece for which there was no room, and
+    /// since when.
+    static WAITING: Cell<Waiting> = const { Cell::new(Waiting::No) };
+}
+
+/// Whether a piece waits for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    No,
+    /// It was handed out a moment ago: nearly always there is room, and no clock needs to be read.
+    New,
+    Since(Instant),
 }
 
 /// Polls a call with what was known of its last piece, and returns what is known now.
@@ -28,32 +38,41 @@ pub(super) fn watched<T>(
     waiting: Option<Instant>,
     poll: impl FnOnce() -> Poll<T>,
 ) -> (Poll<T>, Option<Instant>) {
-    WAITING.set(waiting);
+    WAITING.set(waiting.map_or(Waiting::No, Waiting::Since));
     let polled = poll();
-    (polled, WAITING.take())
+    let since = match WAITING.replace(Waiting::No) {
+        Waiting::No => None,
+        Waiting::New => polled.is_pending().then(Instant::now),
+        Waiting::Since(since) => Some(since),
+    };
+    (polled, since)
 }
 
-/// An answer in pieces.
+/// An answer in pieces, which keeps its call open until it is dropped. The call knows the memory.
 #[derive(Debug)]
-pub(super) struct PiecedBody<B> {
+pub(super) struct PiecedBody<B, C> {
     body: B,
-    budget: ByteBudget,
+    call: C,
     rest: Bytes,
 }
 
-impl<B> PiecedBody<B> {
-    pub(super) fn new(body: B, budget: ByteBudget) -> Self {
-        Self { body, budget, rest: Bytes::new() }
+impl<B, C> PiecedBody<B, C> {
+    pub(super) fn new(body: B, call: C) -> Self {
+        Self { body, call, rest: Bytes::new() }
     }
 
     fn piece(&mut self) -> Frame<Bytes> {
-        WAITING.set(Some(Instant::now()));
+        WAITING.set(Waiting::New);
         let size = self.rest.len().min(PIECE_BYTES);
         Frame::data(self.rest.split_to(size))
     }
 }
 
-impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for PiecedBody<B> {
+impl<B, C> HttpBody for PiecedBody<B, C>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    C: AsRef<ByteBudget> + Unpin,
+{
     type Data = Bytes;
     type Error = B::Error;
 
@@ -61,7 +80,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for PiecedBody<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        WAITING.set(None);
+        WAITING.set(Waiting::No);
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
@@ -70,7 +89,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for PiecedBody<B> {
         };
         Poll::Ready(Some(match frame?.into_data() {
             Ok(data) => {
-                self.rest = counted(data, &self.budget);
+                self.rest = counted(data, self.call.as_ref());
                 Ok(self.piece())
             }
             Err(trailers) => Ok(trailers),
@@ -128,7 +147,7 @@ mod tests {
         }
     }
 
-    fn next(body: &mut PiecedBody<One>) -> Option<Bytes> {
+    fn next(body: &mut PiecedBody<One, ByteBudget>) -> Option<Bytes> {
         let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
         Some(frame.now_or_never().unwrap()?.unwrap().into_data().unwrap())
     }
@@ -141,7 +160,7 @@ mod tests {
         let mut pieces = Vec::new();
         let (_, waiting) = watched(None, || {
             while let Some(piece) = next(&mut body) {
-                assert!(piece.len() <= PIECE_BYTES && WAITING.get().is_some());
+                assert!(piece.len() <= PIECE_BYTES && WAITING.get() == Waiting::New);
                 pieces.push(piece);
             }
             Poll::Ready(())

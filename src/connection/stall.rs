@@ -5,10 +5,11 @@
 //! never read, while it keeps the connection alive by sending.
 
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -23,21 +24,31 @@ pub(super) struct CallExecutor {
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for CallExecutor {
     fn execute(&self, call: F) {
-        let mut stall = Stall::new(self.limit);
-        drop(tokio::spawn(async move {
-            let mut call = pin!(call);
-            std::future::poll_fn(|context| {
-                let poll = || call.as_mut().poll(context);
-                let (polled, waiting) = answers::watched(stall.since, poll);
-                stall.since = waiting;
-                if polled.is_pending() && stall.poll(context).is_ready() {
-                    tracing::debug!("call reset: its answer finds no room");
-                    return Poll::Ready(());
-                }
-                polled
-            })
-            .await;
-        }));
+        drop(tokio::spawn(Watched { call, stall: Stall::new(self.limit) }));
+    }
+}
+
+pin_project! {
+    /// A call as a task. By hand: a block of code would be moved once more on its way there.
+    struct Watched<F> {
+        #[pin]
+        call: F,
+        stall: Stall,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Watched<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let (polled, waiting) = answers::watched(this.stall.since, || this.call.poll(context));
+        this.stall.since = waiting;
+        if polled.is_pending() && this.stall.poll(context).is_ready() {
+            tracing::debug!("call reset: its answer finds no room");
+            return Poll::Ready(());
+        }
+        polled
     }
 }
 

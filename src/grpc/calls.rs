@@ -4,12 +4,14 @@
 //! pages are counted further in: what those end with is a part of their body, in a form of its own.
 //! What calls receive is counted where it is bounded ([`super::receive`]).
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
 use opentelemetry::KeyValue;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -19,6 +21,7 @@ use tower::Service;
 
 use super::receive::{Framing, Part};
 use crate::access::methods::{self, Need};
+use crate::connection::{Calls, Origin};
 use crate::error::Right;
 use crate::telemetry::metrics::calls::{CODES, CallMetrics, Method};
 use crate::telemetry::traces::{CallTrace, Traces};
@@ -141,21 +144,13 @@ fn is_from_page<B>(request: &Request<B>) -> bool {
     content.is_none_or(|content| content.as_bytes().starts_with(b"application/grpc-web"))
 }
 
-impl<S, B, A> Service<Request<B>> for CountCalls<S>
-where
-    S: Service<Request<B>, Response = Response<A>>,
-{
-    type Response = Response<CountedAnswer<A>>;
-    type Error = S::Error;
-    type Future = Counting<S::Future>;
+impl<S: Calls> Calls for CountCalls<S> {
+    type Body = CountedAnswer<S::Body>;
+    type Answering = Counting<S::Answering>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>, origin: &Origin) -> Self::Answering {
         let call = self.begin(&mut request);
-        Counting { future: self.inner.call(request), call }
+        Counting { future: self.inner.call(request, origin), call }
     }
 }
 
@@ -169,25 +164,44 @@ pin_project! {
     }
 }
 
-impl<F, A, E> Future for Counting<F>
-where
-    F: Future<Output = Result<Response<A>, E>>,
-{
-    type Output = Result<Response<CountedAnswer<A>>, E>;
+impl<F: Future<Output = Response<A>>, A> Future for Counting<F> {
+    type Output = Response<CountedAnswer<A>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.future.poll(context))?;
-        let mut call = this.call.take();
-        // Without a message the status is in the head.
-        if let Some(ended) = ended(response.status(), response.headers())
-            && let Some(call) = &mut call
-        {
-            call.end(ended);
-        }
-        let framing = Framing::default();
-        Poll::Ready(Ok(response.map(|body| CountedAnswer { body, call, framing })))
+        let response = ready!(this.future.poll(context));
+        Poll::Ready(answered(response, this.call.take()))
     }
+}
+
+impl<S, A> Service<Request<Body>> for CountCalls<S>
+where
+    S: Service<Request<Body>, Response = Response<A>, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = Response<CountedAnswer<A>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let call = self.begin(&mut request);
+        let future = self.inner.call(request);
+        Box::pin(async move { Ok(answered(future.await?, call)) })
+    }
+}
+
+fn answered<A>(response: Response<A>, mut call: Option<OpenCall>) -> Response<CountedAnswer<A>> {
+    // Without a message the status is in the head.
+    if let Some(call) = &mut call
+        && let Some(ended) = ended(response.status(), response.headers())
+    {
+        call.end(ended);
+    }
+    let framing = Framing::default();
+    response.map(|body| CountedAnswer { body, call, framing })
 }
 
 /// The header with what a call has ended with.

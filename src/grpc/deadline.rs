@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
@@ -21,29 +22,44 @@ pub fn from_metadata(
     metadata: &MetadataMap,
     limits: &RequestLimits,
 ) -> Result<Deadline, InvalidRequest> {
-    let asked = header(metadata)?.unwrap_or(limits.default_timeout);
-    Ok(Deadline::after(now, asked.min(limits.max_timeout)))
+    Ok(of(now, header(metadata)?, limits))
 }
+
+/// The same for a header that was read already.
+pub fn of(now: Instant, asked: Option<Duration>, limits: &RequestLimits) -> Deadline {
+    Deadline::after(now, asked.unwrap_or(limits.default_timeout).min(limits.max_timeout))
+}
+
+/// The header.
+pub const HEADER: &str = "grpc-timeout";
 
 /// The header's value, if there is one.
 ///
 /// # Errors
 /// [`InvalidRequest`] for a header that is not a timeout.
 pub fn header(metadata: &MetadataMap) -> Result<Option<Duration>, InvalidRequest> {
-    let mut values = metadata.get_all("grpc-timeout").iter();
+    let mut values = metadata.as_ref().get_all(HEADER).iter();
     let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(InvalidRequest::new(HEADER, "grpc-timeout is given twice"));
+    }
+    timeout(value).map(Some)
+}
+
+/// What the header's value says.
+///
+/// # Errors
+/// [`InvalidRequest`] for a value that is not a timeout.
+pub fn timeout(value: &HeaderValue) -> Result<Duration, InvalidRequest> {
     let wrong = |found: &str| {
         let found = crate::model::quoted(found);
         let message = format!(
             "grpc-timeout is {found:?}, expected 1 to 8 digits and one of the units H, M, S, m, u, n"
         );
-        InvalidRequest::new("grpc-timeout", message)
+        InvalidRequest::new(HEADER, message)
     };
-    if values.next().is_some() {
-        return Err(InvalidRequest::new("grpc-timeout", "grpc-timeout is given twice"));
-    }
     let text = value.to_str().map_err(|_| wrong("bytes that are not text"))?;
-    parse(text).map(Some).ok_or_else(|| wrong(text))
+    parse(text).ok_or_else(|| wrong(text))
 }
 
 fn parse(text: &str) -> Option<Duration> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use opentelemetry::trace::SpanContext;
 use tokio::time::Instant;
 use tonic::Status;
 use tracing::field::display;
@@ -15,14 +16,15 @@ use super::codec::{self, AnswerStyle};
 use super::once;
 use super::status::{denied, status};
 use crate::access::{Access, Caller};
+use crate::batcher::Ticket;
 use crate::config::RequestLimits;
 use crate::connection::{ConnectionId, wakeup};
 use crate::deadline::Deadline;
 use crate::error::{Denial, InvalidRequest, PredictError, Right};
 use crate::model::{ModelVersion, quoted};
 use crate::pb::{ModelInferRequest, ModelInferResponse};
-use crate::repository::{Repository, ServedModel};
-use crate::request::{InferRequest, validate};
+use crate::repository::{Caching, Repository, ServedModel};
+use crate::request::{InferRequest, InferResponse, ValidRequest, validate};
 use crate::telemetry::limit::LogLimit;
 use crate::telemetry::metrics::Outcome;
 use crate::telemetry::traces::CallTrace;
@@ -101,14 +103,14 @@ impl Failure {
     }
 }
 
-/// Counts a request as cancelled unless it ends otherwise.
-struct Ending<'a> {
-    model: &'a ServedModel,
+/// A request whose model is known. Counts as cancelled unless it ends otherwise.
+struct Begun {
+    model: Arc<ServedModel>,
     arrived_at: Instant,
     ended: bool,
 }
 
-impl Ending<'_> {
+impl Begun {
     fn end(&mut self, outcome: Outcome) -> Duration {
         self.ended = true;
         let took = self.arrived_at.elapsed();
@@ -124,12 +126,37 @@ impl Ending<'_> {
     }
 }
 
-impl Drop for Ending<'_> {
+impl Drop for Begun {
     fn drop(&mut self) {
         if !self.ended {
             self.end(Outcome::Cancelled);
         }
     }
+}
+
+/// What is told of a request again, when it ends.
+struct Told {
+    model_name: String,
+    id: String,
+    request_id: Option<String>,
+    trace: Option<CallTrace>,
+}
+
+impl Told {
+    /// What the log and traces call the request.
+    fn name(&self) -> &str {
+        match self.id.as_str() {
+            "" => self.request_id.as_deref().unwrap_or_default(),
+            own => own,
+        }
+    }
+}
+
+/// A request on its way through its model.
+enum Queued {
+    Waits(Ticket),
+    /// To a model that keeps answers or shares runs.
+    Asks(Arc<Caching>, Box<(ValidRequest, Deadline)>),
 }
 
 impl Inference {
@@ -171,6 +198,8 @@ impl Inference {
         Ok(self.predict(request, call).await?)
     }
 
+    /// All up to the queue happens at once and in one go: what goes on to the other side of the wait
+    /// is a few words.
     async fn predict(
         &self,
         mut request: ModelInferRequest,
@@ -178,41 +207,61 @@ impl Inference {
     ) -> Result<ModelInferResponse, PredictError> {
         let version = parse_version(&request.model_version)?;
         let model = self.repository.resolve(&request.model_name, version)?;
-        let mut ending = Ending { model: &model, arrived_at: call.arrived_at, ended: false };
-        let name = std::mem::take(&mut request.model_name);
-        let id = std::mem::take(&mut request.id);
-        let (trace, header) = (call.trace.clone(), call.request_id.clone());
-        let named = if id.is_empty() { header.as_deref().unwrap_or_default() } else { id.as_str() };
-        if let Some(trace) = &trace {
-            trace.tell(|| facts(&model, named));
+        let Call { arrived_at, deadline, sender, request_id, trace } = call;
+        let mut begun = Begun { model, arrived_at, ended: false };
+        let model_name = std::mem::take(&mut request.model_name);
+        let told = Told { model_name, id: std::mem::take(&mut request.id), request_id, trace };
+        if let Some(trace) = &told.trace {
+            trace.tell(|| facts(&begun.model, told.name()));
         }
-        match run(&model, request, call).await {
+        let context = told.trace.as_ref().map(|trace| Arc::clone(&trace.context));
+        let (limit, sender) = ((arrived_at, deadline), (sender.tenant, context));
+        let answered = match queue(&begun.model, request, limit, sender) {
+            Err(error) => Err(error),
+            Ok((queued, style)) => {
+                let answered = match queued {
+                    Queued::Waits(ticket) => ticket.answer().await,
+                    Queued::Asks(caching, request) => {
+                        let (valid, deadline) = *request;
+                        // In a box: few models have it, and all others would carry it along.
+                        let asking =
+                            once::answer(&begun.model, &caching, valid, deadline, arrived_at);
+                        Box::pin(asking).await
+                    }
+                };
+                answered.and_then(|response| {
+                    if let Some(trace) = &told.trace {
+                        trace.tell(|| run_facts(&response, arrived_at));
+                    }
+                    let model = &begun.model;
+                    let labels = |output: &str| model.labels(output);
+                    Ok(codec::encode(response, &model.spec, &style, labels)?)
+                })
+            }
+        };
+        match answered {
             Ok(mut response) => {
-                let took = ending.end(Outcome::Ok);
-                if let Some(trace) = &trace {
-                    model.metrics.answered(took, &trace.context);
+                let took = begun.end(Outcome::Ok);
+                if let Some(trace) = &told.trace {
+                    begun.model.metrics.answered(took, &trace.context);
                 }
-                response.model_name = name;
-                response.model_version = model.key.version.to_string();
-                response.id = id;
+                response.model_name = told.model_name;
+                let version = begun.model.key.version.number();
+                itoa::Buffer::new().format(version).clone_into(&mut response.model_version);
+                response.id = told.id;
                 Ok(response)
             }
             Err(error) => {
-                ending.end(Outcome::of(&error));
-                self.report(&model, named, trace.as_ref(), &error);
+                begun.end(Outcome::of(&error));
+                self.report(&begun.model, &told, &error);
                 Err(error)
             }
         }
     }
 
     /// Writes down what became of a request, where its caller is told that the log has the reason.
-    fn report(
-        &self,
-        model: &ServedModel,
-        request_id: &str,
-        trace: Option<&CallTrace>,
-        error: &PredictError,
-    ) {
+    fn report(&self, model: &ServedModel, told: &Told, error: &PredictError) {
+        let (request_id, trace) = (told.name(), told.trace.as_ref());
         let (name, version) = (&model.key.name, model.key.version.number());
         let request_id = (!request_id.is_empty()).then(|| quoted(request_id));
         let (request_id, context) = (request_id.as_deref(), trace.map(|trace| &trace.context));
@@ -256,36 +305,33 @@ fn facts(model: &ServedModel, request_id: &str) -> Vec<KeyValue> {
     facts
 }
 
-async fn run(
+/// What a span tells of the run that a request rode in.
+fn run_facts(response: &InferResponse, arrived_at: Instant) -> Vec<KeyValue> {
+    let waited = response.started_at.saturating_duration_since(arrived_at).as_secs_f64();
+    let rows = i64::try_from(response.batch_rows).unwrap_or(i64::MAX);
+    vec![KeyValue::new("onnxd.queue.seconds", waited), KeyValue::new("onnxd.run.rows", rows)]
+}
+
+/// Takes a message apart, holds it against the signature of its model, and queues it.
+fn queue(
     model: &Arc<ServedModel>,
     request: ModelInferRequest,
-    call: Call,
-) -> Result<ModelInferResponse, PredictError> {
-    let Call { arrived_at: now, deadline, sender, trace, .. } = call;
-    let (request, answer): (_, AnswerStyle) = codec::decode(request)?;
-    let context = trace.as_ref().map(|trace| Arc::clone(&trace.context));
-    let request = InferRequest { tenant: sender.tenant, trace: context, ..request };
+    (now, deadline): (Instant, Deadline),
+    (tenant, trace): (u64, Option<Arc<SpanContext>>),
+) -> Result<(Queued, AnswerStyle), PredictError> {
+    let (request, style) = codec::decode(request)?;
+    let request = InferRequest { tenant, trace, ..request };
     // A request may shorten the deadline in force, never lengthen it.
     let deadline = match request.timeout {
         Some(timeout) => deadline.min(Deadline::after(now, timeout)),
         None => deadline,
     };
     let valid = validate(request, &model.spec, model.max_rows())?;
-    let response = match &model.caching {
-        None => model.batcher.submit(valid, deadline, now)?.answer().await?,
-        Some(caching) => once::answer(model, caching, valid, deadline, now).await?,
+    let queued = match &model.caching {
+        None => Queued::Waits(model.batcher.submit(valid, deadline, now)?),
+        Some(caching) => Queued::Asks(Arc::clone(caching), Box::new((valid, deadline))),
     };
-    if let Some(trace) = trace {
-        let waited = response.started_at.saturating_duration_since(now).as_secs_f64();
-        let rows = i64::try_from(response.batch_rows).unwrap_or(i64::MAX);
-        trace.tell(|| {
-            vec![
-                KeyValue::new("onnxd.queue.seconds", waited),
-                KeyValue::new("onnxd.run.rows", rows),
-            ]
-        });
-    }
-    Ok(codec::encode(response, &model.spec, &answer, |output| model.labels(output))?)
+    Ok((queued, style))
 }
 
 /// The version that a message asks for; empty is "the newest".

@@ -9,40 +9,38 @@
 //!
 //! Refusals for want of time repeat in overload, and what they say is put into headers once. Source: gRPC over HTTP/2, "Requests" and "Responses".
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use prost::Message;
 use quick_cache::sync::Cache;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
-use tower::{Service, ServiceExt};
 
-use super::inference::{Call, Failure};
+use super::inference::{Call, Failure, Sender};
 use super::receive::{Receiving, too_many_calls};
 use super::service::InferenceService;
 use super::status::status;
-use super::{request_id, wire};
+use super::{deadline, request_id, wire};
 use crate::access::methods;
-use crate::connection::Crowded;
+use crate::connection::{Calls, Origin};
 use crate::error::{PredictError, rounded};
 use crate::job::ByteBudget;
 use crate::pb::{ModelInferRequest, ModelInferResponse};
 use crate::telemetry::metrics::calls::CallMetrics;
-use crate::telemetry::traces::CallTrace;
+
+mod head;
+
+use head::Head;
 
 /// The method.
 const PATH: &str = "/inference.GRPCInferenceService/ModelInfer";
-/// Content types of messages in protobuf.
-const CONTENT_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
 /// Bytes in front of a message: a flag and a length.
 const PREFIX_BYTES: usize = 5;
 /// Refusals whose words are kept; there are some hundreds of different ones.
@@ -94,88 +92,59 @@ impl<S> PlainCalls<S> {
     }
 }
 
-type Answered<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+impl<S: Calls> Calls for PlainCalls<S> {
+    type Body = AnswerBody<S::Body>;
+    type Answering = Pin<Box<dyn Future<Output = Response<Self::Body>> + Send>>;
 
-impl<S, B> Service<Request<Incoming>> for PlainCalls<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
-    type Response = Response<AnswerBody<B>>;
-    type Error = Infallible;
-    type Future = Answered<AnswerBody<B>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        if self.0.is_plain(&request) {
-            let shared = Arc::clone(&self.0);
-            return Box::pin(
-                async move { Ok(shared.answer(request).await.map(AnswerBody::Plain)) },
-            );
-        }
-        let others = self.0.others.clone();
-        Box::pin(async move { Ok(others.oneshot(request).await?.map(AnswerBody::Other)) })
+    fn call(&self, request: Request<Incoming>, origin: &Origin) -> Self::Answering {
+        let Some(head) = Head::of(&request, origin, self.0.ways) else {
+            let answering = self.0.others.call(request, origin);
+            return Box::pin(async move { answering.await.map(AnswerBody::Other) });
+        };
+        let (shared, body) = (Arc::clone(&self.0), request.into_body());
+        Box::pin(async move { shared.answer(body, head).await.map(AnswerBody::Plain) })
     }
 }
 
 impl<S> Shared<S> {
-    fn is_plain<B>(&self, request: &Request<B>) -> bool {
-        let headers = request.headers();
-        !self.ways.guarded
-            && request.uri().path() == PATH
-            && request.method() == Method::POST
-            && headers
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|value| CONTENT_TYPES.contains(&value.as_bytes()))
-            && !headers.contains_key("grpc-encoding")
-            && !headers.contains_key(header::ORIGIN)
-            && !(self.ways.compresses && headers.contains_key("grpc-accept-encoding"))
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Response<PlainBody> {
-        let (head, body) = request.into_parts();
-        match self.receive(&head.extensions, &MetadataMap::from_headers(head.headers), body).await {
-            Err(status) => status.into_http(),
-            Ok((message, call)) => {
-                let id = match message.id.as_str() {
-                    "" => call.request_id.clone().unwrap_or_default(),
-                    own => own.to_owned(),
-                };
-                let mut response = match self.service.answer(message, call).await {
-                    Ok(answer) => encode(&answer).unwrap_or_else(Status::into_http),
-                    Err(failure) => self.refuse(&failure, &id),
-                };
-                if let Some(told) = request_id::told(&id) {
-                    response.headers_mut().insert(&request_id::HEADER, told);
-                }
-                response
+    async fn answer(&self, body: Incoming, head: Head) -> Response<PlainBody> {
+        let message = match head.crowded {
+            Some(crowded) => Err(status(&too_many_calls(crowded), "")),
+            None => {
+                let (limits, memory) = (self.service.limits(), self.memory.clone());
+                // Gone at the end of this block: from then on the request counts, not its body.
+                let mut body = Receiving::new(body, false, limits, memory, self.metrics.clone());
+                read(&mut body, limits.max_message_bytes).await
             }
+        };
+        let (message, call) = match message.and_then(|message| self.call(message, head)) {
+            Ok(call) => call,
+            Err(status) => return status.into_http(),
+        };
+        let id = match message.id.as_str() {
+            "" => call.request_id.clone().unwrap_or_default(),
+            own => own.to_owned(),
+        };
+        let mut response = match self.service.answer(message, call).await {
+            Ok(answer) => encode(&answer).unwrap_or_else(Status::into_http),
+            Err(failure) => self.refuse(&failure, &id),
+        };
+        if let Some(told) = request_id::told(&id) {
+            response.headers_mut().insert(&request_id::HEADER, told);
         }
+        response
     }
 
-    async fn receive(
-        &self,
-        extensions: &http::Extensions,
-        metadata: &MetadataMap,
-        body: Incoming,
-    ) -> Result<(ModelInferRequest, Call), Status> {
-        if let Some(crowded) = extensions.get::<Crowded>() {
-            return Err(status(&too_many_calls(*crowded), ""));
-        }
-        let limits = self.service.limits();
-        let body = Receiving::new(body, false, limits, self.memory.clone(), self.metrics.clone());
-        let message = wire::decode(read(body, limits.max_message_bytes).await?)?;
+    /// A message that has come, and what is known beside it.
+    fn call(&self, message: Bytes, head: Head) -> Result<(ModelInferRequest, Call), Status> {
+        let message = wire::decode(message)?;
         let arrived_at = Instant::now();
-        let deadline = self.service.deadline(arrived_at, metadata)?;
-        let sender = self.service.sender(extensions)?;
-        let trace = extensions.get::<CallTrace>().cloned();
-        let request_id = request_id::of(metadata.as_ref());
+        let timeout = head.timeout.map_err(|error| status(&error.into(), ""))?;
+        let deadline = deadline::of(arrived_at, timeout, self.service.limits());
+        // Where callers have names, no call is plain.
+        let sender = self.service.sender(&http::Extensions::new())?;
+        let sender = Sender { tenant: head.connection.0, ..sender };
+        let (request_id, trace) = (head.request_id, head.trace);
         Ok((message, Call { arrived_at, deadline, sender, request_id, trace }))
     }
 

@@ -6,14 +6,21 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header, both ways.
-pub static HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub static HEADER: HeaderName = HeaderName::from_static(NAME);
+/// Its name.
+pub const NAME: &str = "x-request-id";
 
 /// Longest part that is told back, in bytes.
 const MOST_BYTES: usize = 128;
 
 /// What the header says, if it is there and says something.
 pub fn of(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(&HEADER)?.to_str().ok()?;
+    text(headers.get(&HEADER)?)
+}
+
+/// The same of the header's value.
+pub fn text(value: &HeaderValue) -> Option<String> {
+    let text = value.to_str().ok()?;
     (!text.is_empty()).then(|| text.chars().take(MOST_BYTES).collect())
 }
 

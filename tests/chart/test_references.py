@@ -8,7 +8,7 @@ import rendering
 GIVEN = {
     ("Secret", name)
     for name in ("onnxd-tls", "callers", "onnxd-ci", "onnxd-caller", "onnxd-access", "bucket")
-} | {("ConfigMap", "more"), ("PersistentVolumeClaim", "models")}
+} | {("PersistentVolumeClaim", "models")}
 
 
 def labels_of_pods(rendered):

@@ -71,9 +71,14 @@ impl ConnectionMetrics {
         Counted::new(&self.handshakes)
     }
 
-    /// A call is open until the answer is dropped.
-    pub fn call(&self) -> Counted {
-        Counted::new(&self.calls)
+    /// A call begins.
+    pub fn call_begun(&self) {
+        self.calls.inc();
+    }
+
+    /// A call that was begun has ended.
+    pub fn call_ended(&self) {
+        self.calls.dec();
     }
 
     /// A call was refused because too many are open.
