@@ -28,7 +28,6 @@ mod service;
 pub mod socket;
 mod stall;
 pub mod tls;
-pub mod wakeup;
 
 use accepted::Connection;
 use arrivals::Arrivals;

@@ -9,8 +9,8 @@ use super::{CANNOT_START, Console, KILLED, Layers, NOT_DRAINED, Outcome, WRONG_S
 use crate::app::signal::StopSignals;
 use crate::app::{App, DrainReport, Listeners, StartError};
 use crate::config::Config;
-use crate::connection::wakeup;
 use crate::onnx::{OnnxLoader, check_providers, environment};
+use crate::processor;
 use crate::repository::trial::Trial;
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
@@ -48,7 +48,7 @@ fn async_runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    runtime.worker_threads(threads).thread_name("async").on_thread_park(wakeup::parking);
+    runtime.worker_threads(threads).thread_name("async").on_thread_park(processor::parking);
     runtime.enable_all().build()
 }
 

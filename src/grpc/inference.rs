@@ -18,11 +18,12 @@ use super::status::{denied, status};
 use crate::access::{Access, Caller};
 use crate::batcher::Ticket;
 use crate::config::RequestLimits;
-use crate::connection::{ConnectionId, wakeup};
+use crate::connection::ConnectionId;
 use crate::deadline::Deadline;
 use crate::error::{Denial, InvalidRequest, PredictError, Right};
 use crate::model::{ModelVersion, quoted};
 use crate::pb::{ModelInferRequest, ModelInferResponse};
+use crate::processor;
 use crate::repository::{Caching, Repository, ServedModel};
 use crate::request::{InferRequest, InferResponse, ValidRequest, validate};
 use crate::telemetry::limit::LogLimit;
@@ -116,7 +117,7 @@ impl Begun {
         let took = self.arrived_at.elapsed();
         self.model.metrics.ended(outcome, took);
         if matches!(outcome, Outcome::Full | Outcome::Congested | Outcome::TooLittleTime) {
-            wakeup::refused();
+            processor::refused();
         }
         match outcome {
             Outcome::Ok => self.model.statistics.record_success(took),

@@ -108,14 +108,13 @@ impl<S: Calls> Calls for PlainCalls<S> {
 
 impl<S> Shared<S> {
     async fn answer(&self, body: Incoming, head: Head) -> Response<PlainBody> {
-        let message = match head.crowded {
-            Some(crowded) => Err(status(&too_many_calls(crowded), "")),
-            None => {
-                let (limits, memory) = (self.service.limits(), self.memory.clone());
-                // Gone at the end of this block: from then on the request counts, not its body.
-                let mut body = Receiving::new(body, false, limits, memory, self.metrics.clone());
-                read(&mut body, limits.max_message_bytes).await
-            }
+        let message = if let Some(crowded) = head.crowded {
+            Err(status(&too_many_calls(crowded), ""))
+        } else {
+            let (limits, memory) = (self.service.limits(), self.memory.clone());
+            // Gone at the end of this block: from then on the request counts, not its body.
+            let mut body = Receiving::new(body, false, limits, memory, self.metrics.clone());
+            read(&mut body, limits.max_message_bytes).await
         };
         let (message, call) = match message.and_then(|message| self.call(message, head)) {
             Ok(call) => call,

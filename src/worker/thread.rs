@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{Executor, PoolShared, REBUILD_PAUSE, batch};
 use crate::error::{ExecuteError, PredictError};
+use crate::processor;
 
 /// Serves the queue with `executor` until it is drained.
 pub(super) fn work(shared: &PoolShared, instance: usize, mut executor: Box<dyn Executor>) {
@@ -40,9 +41,7 @@ pub(super) fn work(shared: &PoolShared, instance: usize, mut executor: Box<dyn E
             let Some(rebuilt) = rebuild(shared, instance) else { return };
             executor = rebuilt;
         }
-        // Where workers and the async side share a core, this lets in what arrived during the run,
-        // so that it rides in the next one; elsewhere it returns at once.
-        std::thread::yield_now();
+        processor::let_in();
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms by rank: a room names only itself and lower ranks.
 const RANKS: &[&[&str]] = &[
-    &["tensor", "deadline", "runtime", "cost", "reload"],
+    &["tensor", "deadline", "runtime", "cost", "reload", "processor"],
     &["model"],
     &["error"],
     &["request", "statistics", "batcher::policy", "batcher::pending", "repository::version_policy"],
@@ -113,7 +113,7 @@ fn only_one_room_names_onnx_runtime_and_only_the_wire_rooms_name_messages() {
                 "{own} names messages"
             );
         }
-        if own != "onnx::strings" && own != "connection::wakeup" {
+        if own != "onnx::strings" && own != "processor" {
             assert!(!code.contains("unsafe {"), "{own} has unsafe code");
         }
     }

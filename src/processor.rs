@@ -1,16 +1,22 @@
-//! Whether a thread that serves connections interrupts runs when bytes come.
+//! How the threads that serve connections and the workers share a processor, where they have to.
 //!
-//! Usually it should: a request that comes while a run keeps its processor busy is taken in at once.
-//! In overload it should not: each refusal then costs a change of threads and cold caches, several
-//! times of what the refusal itself does. So while a thread refuses many requests it is put into the
-//! scheduling class that never interrupts, and takes what came in one go, when a processor is free
-//! or the run has used its slice of some milliseconds. On a machine with processors to spare, this
-//! changes nothing.
+//! *When bytes come.* Usually the run that keeps the processor busy is interrupted: the request is
+//! taken in at once. In overload it is not: each refusal then costs a change of threads and cold
+//! caches, several times of what the refusal itself does. So while a thread refuses many requests it
+//! is put into the scheduling class that never interrupts, and takes what came in one go, when a
+//! processor is free or the run has used its slice of some milliseconds.
 //!
-//! Source: `sched(7)`, `SCHED_BATCH`.
+//! *When a run ends.* The system gives each side half of the processor. In overload that can be too
+//! little for the one that takes requests in: they then wait in sockets, where their age cannot be
+//! seen, and what runs is answered too late, all of it, for as long as the overload lasts. So while
+//! requests are refused, a worker lets the other side catch up before its next run.
+//!
+//! With processors to spare both change nothing. Source: `sched(7)`, `SCHED_BATCH`.
 #![expect(unsafe_code, reason = "one system call that no library in the tree wraps")]
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,8 +28,27 @@ const MANY: u32 = 30;
 /// A thread that refuses no more than so many in a window interrupts again.
 const FEW: u32 = 10;
 
+/// Longest that a worker lets the others go first. Not reached unless they are busy without an end.
+const PATIENCE: Duration = Duration::from_millis(20);
+
 thread_local! {
-    static THREAD: Cell<Manners> = const { Cell::new(Manners::NEW) };
+    static THREAD: Thread = const { Thread(Cell::new(Manners::NEW)) };
+}
+
+/// Threads that serve connections and wait.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// How often one of them had nothing more to do.
+static CAUGHT_UP: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// The manners of a thread that serves connections.
+struct Thread(Cell<Manners>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if self.0.get().waits {
+            WAITING.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a thread does when bytes come, and why.
@@ -54,7 +79,7 @@ impl Manners {
 
 /// A request was refused on this thread, for want of time or room.
 pub fn refused() {
-    THREAD.with(|thread| {
+    THREAD.with(|Thread(thread)| {
         let manners = thread.get();
         thread.set(Manners { refusals: manners.refusals.saturating_add(1), ..manners });
     });
@@ -62,17 +87,46 @@ pub fn refused() {
 
 /// To be called when this thread is about to wait for events.
 pub fn parking() {
-    THREAD.with(|thread| {
+    THREAD.with(|Thread(thread)| {
         let before = thread.get();
         if before == Manners::NEW {
             return;
         }
         let manners = before.at(Instant::now());
         thread.set(manners);
-        if manners.waits != before.waits {
-            set_class(if manners.waits { libc::SCHED_BATCH } else { libc::SCHED_OTHER });
+        if before.waits {
+            *caught_up() += 1;
+            CAUGHT_UP.1.notify_all();
+        }
+        match (before.waits, manners.waits) {
+            (false, true) => {
+                WAITING.fetch_add(1, Ordering::Relaxed);
+                set_class(libc::SCHED_BATCH);
+            }
+            (true, false) => {
+                WAITING.fetch_sub(1, Ordering::Relaxed);
+                set_class(libc::SCHED_OTHER);
+            }
+            _ => {}
         }
     });
+}
+
+fn caught_up() -> std::sync::MutexGuard<'static, u64> {
+    CAUGHT_UP.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Called by a worker between two runs: what arrived during the run is let in, so that it rides in
+/// the next one. In overload the worker waits until that is done, at most for [`PATIENCE`]; elsewhere
+/// this returns at once.
+pub fn let_in() {
+    if WAITING.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+        return;
+    }
+    let before = *caught_up();
+    let still = |times: &mut u64| *times == before;
+    drop(CAUGHT_UP.1.wait_timeout_while(caught_up(), PATIENCE, still));
 }
 
 /// Not allowed (a sandbox forbids the call): then all stays as it is, which is right but slower.
@@ -116,13 +170,23 @@ mod tests {
         let class = || unsafe { libc::sched_getscheduler(0) };
         let end_of_window = || {
             let ago = Instant::now().checked_sub(WINDOW).unwrap();
-            THREAD.with(|thread| thread.set(Manners { since: Some(ago), ..thread.get() }));
+            THREAD.with(|Thread(thread)| {
+                thread.set(Manners { since: Some(ago), ..thread.get() });
+            });
             parking();
         };
         (0..=MANY).for_each(|_| refused());
         end_of_window();
         assert_eq!(class(), libc::SCHED_BATCH);
+        assert_eq!(WAITING.load(Ordering::Relaxed), 1);
+        // A worker waits until the thread has nothing more to do.
+        let (before, worker) = (*caught_up(), std::thread::spawn(let_in));
+        while !worker.is_finished() {
+            parking();
+        }
+        assert!(*caught_up() > before);
         end_of_window();
         assert_eq!(class(), libc::SCHED_OTHER);
+        assert_eq!(WAITING.load(Ordering::Relaxed), 0);
     }
 }
