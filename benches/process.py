@@ -60,7 +60,6 @@ class Process:
         self.process = subprocess.Popen(
             pinned(processors, command), stderr=self.log, start_new_session=True, **options
         )
-        self.others = []
 
     def __enter__(self):
         return self
@@ -103,10 +102,10 @@ class Process:
         load = json.loads(done.stdout)
         spent = self.cpu_seconds() - cpu
         others = machine_seconds() - machine - spent
-        self.others.append(others / load["seconds"] - (load["generator"]["cpu_share"] or 0))
+        others = others / load["seconds"] - (load["generator"]["cpu_share"] or 0)
+        load["others_share"] = max(others, 0.0)
         load["cpu_us"] = spent * 1e6 / max(load["answers"], 1)
         load["rss_mb"] = self.resident_mb()
-        load["others_share"] = self.others[-1]
         return load
 
 
@@ -127,6 +126,28 @@ class Server(Process):
     def load(self, model, *flags):
         command = [ONNXD, "bench", model, "--addr", self.address, "--json", *flags]
         return self.measured(command)
+
+
+class Floor(Process):
+    """The smallest server: it decodes a request and gives ten canned numbers. It cannot describe
+    models; `describer` is the address of a server that does."""
+
+    def __init__(self, describer):
+        super().__init__([own_bench(), "floor"])
+        self.address, self.describer = announced(self.process), describer
+
+    def load(self, model, *flags):
+        command = [ONNXD, "bench", model, "--addr", self.address, "--json", *flags]
+        return self.measured([*command, "--describe", self.describer])
+
+
+def own_bench():
+    """What `cargo bench --bench server --no-run` has built."""
+    built = (ROOT / "target" / "release" / "deps").glob("server-*")
+    built = [path for path in built if not path.suffix]
+    if not built:
+        sys.exit("no floor: `cargo bench --bench server --no-run` builds it")
+    return max(built, key=lambda path: path.stat().st_mtime)
 
 
 def announced(process):
