@@ -53,13 +53,13 @@ class Process:
     """A server and its children. Ended with SIGTERM, all that it started included."""
 
     def __init__(self, command, processors=SERVER, log=None, **options):
-        self.log = open(log, "w") if log else subprocess.DEVNULL
         options = {"stdout": subprocess.PIPE, "text": True, **options}
         self.begun_at = time.monotonic()
-        # A session of its own, so that helpers that outlive it can be told from others.
-        self.process = subprocess.Popen(
-            pinned(processors, command), stderr=self.log, start_new_session=True, **options
-        )
+        with open(log or os.devnull, "w") as sink:
+            # A session of its own, so that what outlives it can be told from others.
+            self.process = subprocess.Popen(
+                pinned(processors, command), stderr=sink, start_new_session=True, **options
+            )
 
     def __enter__(self):
         return self

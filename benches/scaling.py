@@ -142,7 +142,7 @@ def callers(options):
         flags = ["--concurrency", count, *connections(count), "--duration", options.seconds]
         return server.load("m000", *flags)
 
-    points = [1, 64, 4096] if options.quick else [1, 4, 16, 64, 256, 1024, 4096]
+    points = [1, 64, 4096] if options.quick else [1, 4, 16, 64, 256, 1000, 4096]
     curve = Curve("callers", "callers", points, measure, about=f"{STREAMS} a connection")
     with_one_server(curve, options, TINY, floor=True)
     return curve
