@@ -91,7 +91,7 @@ bench-instructions: build ## Count instructions under valgrind, hold them agains
 bench-scheduling: build bench-out/models.made ## Measure batching and overload on real models, about ten minutes (ARGS=--quick)
 	benches/scheduling.py --text bench-out/models $(ARGS)
 
-bench-scaling: build .venv/bench/installed ## Measure how cost grows with callers, bytes, models and more, about six minutes (ARGS=--quick)
+bench-scaling: build .venv/bench/installed ## Measure how cost grows with callers, bytes, models and more, about seven minutes (ARGS=--quick)
 	cargo bench --locked --bench server --no-run
 	.venv/bench/bin/python -B benches/scaling.py $(ARGS)
 
