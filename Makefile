@@ -13,7 +13,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling chaos soak soak-control test-kube tools clean FORCE
+.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling bench-scaling bench-peers chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -90,6 +90,19 @@ bench-instructions: build ## Count instructions under valgrind, hold them agains
 
 bench-scheduling: build bench-out/models.made ## Measure batching and overload on real models, about ten minutes (ARGS=--quick)
 	benches/scheduling.py --text bench-out/models $(ARGS)
+
+bench-scaling: build .venv/bench/installed ## Measure how cost grows with callers, bytes, models and more, about seven minutes (ARGS=--quick)
+	cargo bench --locked --bench server --no-run
+	.venv/bench/bin/python -B benches/scaling.py $(ARGS)
+
+bench-peers: build bench-out/models.made .venv/bench/installed ## Measure Triton, mosec, MLServer and KServe beside onnxd, about ten minutes (ARGS=--quick)
+	cargo bench --locked --bench server --no-run
+	.venv/bench/bin/python -B benches/peers.py $(ARGS)
+
+.venv/bench/installed: benches/requirements.txt
+	"$${PYTHON:-python3}" -m venv --clear .venv/bench
+	.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
 
 # Models for load tests; as they are large, they are made where they are needed.
 bench-out/models.made: $(wildcard tests/data/*.py) tests/data/requirements.txt
