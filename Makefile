@@ -95,7 +95,7 @@ bench-scaling: build .venv/bench/installed ## Measure how cost grows with caller
 	cargo bench --locked --bench server --no-run
 	.venv/bench/bin/python -B benches/scaling.py $(ARGS)
 
-bench-peers: build bench-out/models.made .venv/bench/installed ## Measure Triton, mosec, MLServer and KServe beside onnxd, about ten minutes (ARGS=--quick)
+bench-peers: build bench-out/models.made .venv/bench/installed ## Measure Triton, mosec, MLServer and KServe beside onnxd, about twelve minutes (ARGS=--quick)
 	cargo bench --locked --bench server --no-run
 	.venv/bench/bin/python -B benches/peers.py $(ARGS)
 
