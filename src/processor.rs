@@ -6,16 +6,16 @@
 //! is put into the scheduling class that never interrupts, and takes what came in one go, when a
 //! processor is free or the run has used its slice of some milliseconds.
 //!
-//! *When a run ends.* The system gives each side half of the processor. In overload that can be too
-//! little for the one that takes requests in: they then wait in sockets, where their age cannot be
-//! seen, and what runs is answered too late, all of it, for as long as the overload lasts. So while
-//! requests are refused, a worker lets the other side catch up before its next run.
+//! *When a run ends*, and there is one processor only. The system gives each side half of it. In
+//! overload that can be too little for the one that takes requests in: they then wait in sockets, where
+//! their age cannot be seen, and what runs is answered too late, all of it, for as long as the overload
+//! lasts. So while requests are refused, a worker lets the other side catch up before its next run.
 //!
-//! With processors to spare both change nothing. Source: `sched(7)`, `SCHED_BATCH`.
+//! With processors to spare the first changes nothing. Source: `sched(7)`, `SCHED_BATCH`.
 #![expect(unsafe_code, reason = "one system call that no library in the tree wraps")]
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ thread_local! {
     static THREAD: Thread = const { Thread(Cell::new(Manners::NEW)) };
 }
 
+/// Whether all threads share one processor.
+static SHARED: AtomicBool = AtomicBool::new(false);
 /// Threads that serve connections and wait.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// How often one of them had nothing more to do.
@@ -112,15 +114,20 @@ pub fn parking() {
     });
 }
 
+/// To be called once, at the start: all threads share one processor.
+pub fn is_the_only_one() {
+    SHARED.store(true, Ordering::Relaxed);
+}
+
 fn caught_up() -> std::sync::MutexGuard<'static, u64> {
     CAUGHT_UP.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Called by a worker between two runs: what arrived during the run is let in, so that it rides in
-/// the next one. In overload the worker waits until that is done, at most for [`PATIENCE`]; elsewhere
-/// this returns at once.
+/// the next one. In overload of the only processor the worker waits until that is done, at most for
+/// [`PATIENCE`]; with processors to spare this returns at once.
 pub fn let_in() {
-    if WAITING.load(Ordering::Relaxed) == 0 {
+    if !SHARED.load(Ordering::Relaxed) || WAITING.load(Ordering::Relaxed) == 0 {
         std::thread::yield_now();
         return;
     }
@@ -179,6 +186,7 @@ mod tests {
         end_of_window();
         assert_eq!(class(), libc::SCHED_BATCH);
         assert_eq!(WAITING.load(Ordering::Relaxed), 1);
+        is_the_only_one();
         // A worker waits until the thread has nothing more to do.
         let (before, worker) = (*caught_up(), std::thread::spawn(let_in));
         while !worker.is_finished() {

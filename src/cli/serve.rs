@@ -44,9 +44,11 @@ pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
 /// by itself; one thread alone takes turns, and a connection writes all that came together at once.
 /// On one processor that saves a tenth of the time of a small request, and a half in overload.
 fn async_runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
-    let mut runtime = match threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
+    let mut runtime = if threads == 1 {
+        processor::is_the_only_one();
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
     };
     runtime.worker_threads(threads).thread_name("async").on_thread_park(processor::parking);
     runtime.enable_all().build()
