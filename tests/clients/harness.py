@@ -46,9 +46,9 @@ def copy_models(folder, *names, source=TEST_MODELS):
 class Server:
     """`onnxd serve` on ports that the system chose."""
 
-    def __init__(self, repository, *flags, log="warn", log_format="text"):
-        command = [BINARY, "serve", str(repository)]
-        for port in ("grpc", "http", "admin"):
+    def __init__(self, repository, *flags, log="warn", log_format="text", grpc="127.0.0.1:0"):
+        command = [BINARY, "serve", str(repository), "--grpc-addr", grpc]
+        for port in ("http", "admin"):
             command += [f"--{port}-addr", "127.0.0.1:0"]
         command += ["--log", log, "--log-format", log_format, *flags]
         environment = {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts the command line tools that the tests use into .tools/: buf, ghz, grpcurl and
 # grpc-health-probe are built with Go at pinned versions, perf_analyzer comes from its wheel with the C library that it
-# needs, strace, Chromium and Prometheus from the system's packages.
+# needs, strace, ip, Chromium and Prometheus from the system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -38,6 +38,7 @@ package() {
     "${as_root[@]}" apt-get install -qy --no-install-recommends "$@"
 }
 command -v strace >/dev/null || package strace
+command -v ip >/dev/null || package iproute2
 [[ -x /usr/bin/chromium ]] || package chromium
 
 # Prometheus and its promtool: unpacked and not installed, because the package starts a server.
