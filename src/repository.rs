@@ -89,6 +89,19 @@ enum Phase {
     Draining,
 }
 
+impl Snapshot {
+    fn settle(&mut self, key: &ModelKey, after: Option<State>) {
+        let Some(versions) = self.models.get_mut(&key.name) else { return };
+        match after {
+            Some(state) => drop(versions.insert(key.version, state)),
+            None => drop(versions.remove(&key.version)),
+        }
+        if versions.is_empty() {
+            self.models.remove(&key.name);
+        }
+    }
+}
+
 /// What one look at the repository's folder found.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -332,25 +345,20 @@ impl Repository {
             // The only outcome is the error that the last worker is gone.
             while ended.changed().await.is_ok() {}
             tracing::info!(model = %key.name, version = key.version.number(), "unloaded");
-            if matches!(repository.state(key.name.as_str(), key.version), Some(State::Unloading)) {
-                repository.parts.metrics.forget(&key);
-                repository.settle(&key, after);
-            }
+            // Asked and settled in one: it may have been loaded again, this very moment, too.
+            repository.change(|snapshot| {
+                let state = snapshot.models.get(&key.name).and_then(|all| all.get(&key.version));
+                if matches!(state, Some(State::Unloading)) {
+                    repository.parts.metrics.forget(&key);
+                    snapshot.settle(&key, after);
+                }
+            });
         });
     }
 
     /// A version that does not serve gets the state `after`, or is forgotten.
     fn settle(&self, key: &ModelKey, after: Option<State>) {
-        self.change(|snapshot| {
-            let Some(versions) = snapshot.models.get_mut(&key.name) else { return };
-            match after {
-                Some(state) => drop(versions.insert(key.version, state)),
-                None => drop(versions.remove(&key.version)),
-            }
-            if versions.is_empty() {
-                snapshot.models.remove(&key.name);
-            }
-        });
+        self.change(|snapshot| snapshot.settle(key, after));
     }
 
     /// A version is in the repository and was not asked for.
