@@ -90,7 +90,7 @@ def test_sixty_four_callers(unbatched, rows, alone):
 
 
 @pytest.mark.parametrize("size, expected", [(1, "alone"), (8, "in_eights")])
-def test_streamed(client, rows, size, expected, request):
+def test_streamed(unbatched, rows, size, expected, request):
     count = FILES // size
     answers, done = [], threading.Event()
 
@@ -99,11 +99,12 @@ def test_streamed(client, rows, size, expected, request):
         if len(answers) == count:
             done.set()
 
-    client.start_stream(collect)
-    for at in range(0, FILES, size):
-        client.async_stream_infer("magika", given(rows[at : at + size]))
-    assert done.wait(harness.PATIENCE), f"{len(answers)} answers"
-    client.stop_stream()
+    with triton.InferenceServerClient(unbatched.grpc) as client:
+        client.start_stream(collect)
+        for at in range(0, FILES, size):
+            client.async_stream_infer("magika", given(rows[at : at + size]))
+        assert done.wait(harness.PATIENCE), f"{len(answers)} answers"
+        client.stop_stream()
     assert [error for _, error in answers if error] == []
     scores = np.concatenate([result.as_numpy("target_label") for result, _ in answers])
     compare(scores, request.getfixturevalue(expected))
