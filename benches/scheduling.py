@@ -3,7 +3,7 @@
 
     make bench-scheduling            (ARGS=--quick: shorter loads, ARGS="--only magika": one part)
 
-Server on processor 0, load generator (`onnxd bench`) on processor 1. Loads of one comparison take
+Server on processor 0, load generator (`onnxd bench`) on the last. Loads of one comparison take
 turns and the median of the rounds counts, so that a machine that becomes slower does so for both
 sides. Prints a table with the target of each row and writes bench-out/scheduling.json. Only figures
 of one run on a quiet machine say anything.
@@ -11,17 +11,15 @@ of one run on a quiet machine say anything.
 
 import argparse
 import json
-import os
 import pathlib
-import re
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-ONNXD = ROOT / "target" / "release" / "onnxd"
+import process
+from process import GENERATOR, ONNXD, ROOT, pinned, progress
+
 # Samples of one frame of silero-vad, which its graph leaves open.
 FLAGS = {"silero-vad": ["--shape", "input=1,576"]}
 AT_LEAST, AT_MOST = ">=", "<="
@@ -42,47 +40,17 @@ PADDED = {
 }
 
 
-def pinned(processor, command):
-    return ["taskset", "-c", str(processor), *map(str, command)] if processors() > 1 else command
-
-
-def processors():
-    return os.cpu_count() or 1
-
-
-class Server:
-    """An onnxd on ports of the system's choice; ended with SIGTERM."""
-
-    def __init__(self, models, *flags):
-        addresses = [f"--{port}-addr=127.0.0.1:0" for port in ("grpc", "http", "admin")]
-        command = [ONNXD, "serve", models, *addresses, "--log", "error", *flags]
-        self.process = subprocess.Popen(
-            pinned(0, command), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.address = None
-        for line in self.process.stdout:
-            found = re.search(r"gRPC +(\S+:\d+)", line)
-            if found:
-                self.address = found.group(1)
-            if "admin" in line:
-                break
-        if self.address is None:
-            sys.exit("the server did not start")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(30)
+class Server(process.Server):
+    """An onnxd, and loads on it."""
 
     def load(self, model, *flags):
-        return json.loads(self.started(model, *flags).communicate()[0])
+        return super().load(model, *FLAGS.get(model, []), *flags)
 
     def started(self, model, *flags):
+        """A load that goes on beside others; its figures are what the process prints."""
         command = [ONNXD, "bench", model, "--addr", self.address, "--json"]
         command += [*FLAGS.get(model, []), *flags]
-        return subprocess.Popen(pinned(1, command), stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen(pinned(GENERATOR, command), stdout=subprocess.PIPE, text=True)
 
 
 def repository(model, settings, folder):
@@ -289,10 +257,6 @@ def row(name, figure, bound, target, figures, note=""):
         "note": note,
         "figures": figures,
     }
-
-
-def progress(text):
-    print(text, file=sys.stderr)
 
 
 def main():

@@ -7,7 +7,9 @@
 //! to look at. All else takes the framework's way; both end in [`InferenceService`]. A second message
 //! in a call, which is a caller's mistake, is an error here and ignored there.
 //!
-//! Refusals for want of time repeat in overload, and what they say is put into headers once. Source: gRPC over HTTP/2, "Requests" and "Responses".
+//! Refusals for want of time repeat in overload, and what they say is put into headers once.
+//!
+//! Source: gRPC over HTTP/2, "Requests" and "Responses".
 
 use std::pin::Pin;
 use std::sync::Arc;

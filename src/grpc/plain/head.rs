@@ -12,6 +12,7 @@ use crate::telemetry::traces::CallTrace;
 
 /// Content types of messages in protobuf.
 const CONTENT_TYPES: [&[u8]; 2] = [b"application/grpc", b"application/grpc+proto"];
+
 /// What the headers of a plain call and its connection say.
 pub(super) struct Head {
     pub(super) timeout: Result<Option<Duration>, InvalidRequest>,
