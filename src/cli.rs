@@ -13,6 +13,7 @@
 //! | 4 | stopped, but accepted requests could not be answered within the grace period |
 //! | 5 | stopped at once by a second signal |
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -21,6 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::settings::{MODEL, SERVER, Setting};
 use crate::config::{Config, ConfigErrors, Origin, Raw, read_file};
+use crate::runtime::telemetry::{self, TelemetryError};
 
 mod bench;
 mod check;
@@ -57,7 +59,8 @@ impl Outcome {
 pub type Console = fn(&str);
 
 const WRONG_SETTINGS: u8 = 2;
-const CANNOT_START: u8 = 3;
+/// Exit code of a command that cannot begin what it is for.
+pub const CANNOT_START: u8 = 3;
 const NOT_DRAINED: u8 = 4;
 const KILLED: u8 = 5;
 
@@ -136,6 +139,21 @@ fn argument(setting: &Setting) -> Arg {
     }
     argument.action(ArgAction::Set).allow_hyphen_values(true)
 }
+
+/// To be called before anything else, with the arguments of the process: what loads ONNX Runtime keeps
+/// it from phoning home, for which the process may replace itself.
+///
+/// # Errors
+/// [`TelemetryError`] if the process cannot be replaced.
+pub fn prepare(mut arguments: impl Iterator<Item = OsString>) -> Result<(), TelemetryError> {
+    match arguments.nth(1) {
+        Some(name) if LOAD_RUNTIME.iter().any(|command| name == *command) => telemetry::silence(),
+        _ => Ok(()),
+    }
+}
+
+/// Commands that load ONNX Runtime.
+const LOAD_RUNTIME: [&str; 4] = ["serve", "doctor", "profile", try_model::NAME];
 
 /// Runs the command that `matches` holds.
 pub fn run(matches: &ArgMatches, console: Console) -> Outcome {

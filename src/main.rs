@@ -8,6 +8,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    if let Err(error) = onnxd::cli::prepare(std::env::args_os()) {
+        complain(&error.to_string());
+        return ExitCode::from(onnxd::cli::CANNOT_START);
+    }
     let matches = onnxd::cli::command().get_matches();
     let outcome = onnxd::cli::run(&matches, print);
     if !outcome.text.is_empty() {

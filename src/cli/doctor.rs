@@ -10,7 +10,7 @@ use crate::config::{Origin, memory};
 use crate::onnx::environment;
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
-use crate::runtime::telemetry::ensure_disabled;
+use crate::runtime::telemetry::settle;
 
 pub(super) fn run(matches: &ArgMatches) -> Outcome {
     let layers = match Layers::read(matches) {
@@ -22,7 +22,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         Err(errors) => return Outcome::new(WRONG_SETTINGS, errors.to_string()),
     };
     // Before the first thread and before the library is loaded.
-    if let Err(error) = ensure_disabled(config.telemetry) {
+    if let Err(error) = settle(config.telemetry) {
         return Outcome::new(CANNOT_START, error.to_string());
     }
     let (mut report, mut faults) = (Vec::new(), 0);

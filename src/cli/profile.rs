@@ -21,7 +21,7 @@ use crate::repository::settings::{read_config, select};
 use crate::repository::{costs, layout};
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
-use crate::runtime::telemetry::ensure_disabled;
+use crate::runtime::telemetry::settle;
 use crate::telemetry;
 use crate::worker::{LoadedModel, ModelLoader, ModelSource};
 
@@ -88,8 +88,7 @@ fn measure(matches: &ArgMatches, console: Console) -> Result<Outcome, Outcome> {
     let config = Layers::read(matches).and_then(|layers| layers.resolve());
     let config = config.map_err(|errors| Outcome::new(WRONG_SETTINGS, errors.to_string()))?;
     // Before the first thread and before the library is loaded.
-    ensure_disabled(config.telemetry)
-        .map_err(|error| Outcome::new(CANNOT_START, error.to_string()))?;
+    settle(config.telemetry).map_err(|error| Outcome::new(CANNOT_START, error.to_string()))?;
     telemetry::init(config.log_format, &config.log)
         .map_err(|reason| Outcome::new(WRONG_SETTINGS, format!("log: {reason}")))?;
     let (source, model_config) = find(matches, &config.model)?;

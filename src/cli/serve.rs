@@ -14,7 +14,7 @@ use crate::processor;
 use crate::repository::trial::Trial;
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
-use crate::runtime::telemetry::ensure_disabled;
+use crate::runtime::telemetry::settle;
 use crate::telemetry;
 
 pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
@@ -23,7 +23,7 @@ pub(super) fn run(matches: &ArgMatches, console: Console) -> Outcome {
         Err(errors) => return Outcome::new(WRONG_SETTINGS, errors.to_string()),
     };
     // Before the first thread and before the library is loaded.
-    if let Err(error) = ensure_disabled(config.telemetry) {
+    if let Err(error) = settle(config.telemetry) {
         return Outcome::new(CANNOT_START, error.to_string());
     }
     if let Err(reason) = telemetry::init(config.log_format, &config.log) {

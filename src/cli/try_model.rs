@@ -20,7 +20,7 @@ use crate::repository::trial::verdict;
 use crate::repository::{Repository, layout};
 use crate::runtime::library::{self, SearchPlaces};
 use crate::runtime::processors::Processors;
-use crate::runtime::telemetry::ensure_disabled;
+use crate::runtime::telemetry::settle;
 use crate::telemetry::metrics::Metrics;
 use crate::worker::LoadError;
 
@@ -47,7 +47,7 @@ pub(super) fn run(matches: &ArgMatches) -> Outcome {
         Err(errors) => return Outcome::new(WRONG_SETTINGS, errors.to_string()),
     };
     // Before the first thread and before the library is loaded.
-    if let Err(error) = ensure_disabled(config.telemetry) {
+    if let Err(error) = settle(config.telemetry) {
         return Outcome::new(CANNOT_START, error.to_string());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build();
