@@ -4,8 +4,8 @@
 //! queue and wakes one thread on its way in and one task on its way out. (A task between handler
 //! and worker would cost a second hop and a second wake-up per request.) Decisions are pure:
 //! [`admission`] says whether a request is taken, [`pending`] who goes first, [`policy`] how many
-//! run together; what runs cost is known by [`crate::cost`]. Waiting happens in one place,
-//! [`Batcher::next_batch`].
+//! run together, [`overload`] whether more comes than can be done; what runs cost is known by
+//! [`crate::cost`]. Waiting happens in one place, [`Batcher::next_batch`].
 //!
 //! The lock is held for the time of a push or a cut, never across a run, a wait or a reply. The
 //! room copies no tensor and knows no runtime. `grpc` submits, `worker` takes.
@@ -23,6 +23,7 @@ use crate::request::ValidRequest;
 
 pub mod admission;
 mod arrival;
+pub mod overload;
 pub mod pending;
 pub mod policy;
 mod running;
@@ -296,8 +297,8 @@ fn into_batch(cut: Cut<Job>, now: Instant, (instance, sequence): (usize, u64)) -
     for entry in cut.expired {
         entry.payload.reply.send(Err(PredictError::DeadlineExceeded { stage: Stage::Queue }));
     }
-    for entry in cut.hopeless {
-        let (needed, left) = (entry.work, entry.deadline.remaining(now));
+    for (entry, needed) in cut.hopeless {
+        let left = entry.deadline.remaining(now);
         entry.payload.reply.send(Err(PredictError::TooLittleTime { needed, left }));
     }
     if cut.riders.is_empty() {

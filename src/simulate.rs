@@ -12,7 +12,7 @@
 //!
 //! # What it shows
 //!
-//! `onnxd simulate --quick` printed this; goodput is of requests answered in time.
+//! `onnxd simulate` printed this in ten minutes; goodput is of requests answered in time.
 //!
 #![doc = include_str!("simulate/table.md")]
 

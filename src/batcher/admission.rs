@@ -16,6 +16,15 @@ use crate::deadline::Deadline;
 /// Share of the time left, after its own run, that a request may wait by the estimate. The rest is
 /// for what the estimate does not see, above all requests with earlier deadlines that come later.
 const WAITING: f64 = 0.95;
+/// The same in an overload that lasts. A long queue helps over a burst; after that it only makes
+/// all answers late by its length, and the smallest delay that nobody sees (requests that wait in
+/// sockets, a processor that is taken away) makes them too late.
+/// Source: Nichols and Jacobson, "Controlling Queue Delay" (ACM Queue, 2012), on standing queues.
+const STANDING: f64 = 0.7;
+/// An overload lasts, for a request, if it is older than so many times the time that it has left.
+const LASTING: u32 = 10;
+/// Runs that may go before it all the same: fewer would leave instances without full runs.
+const ENOUGH: f64 = 2.0;
 
 /// A request that comes.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +62,8 @@ pub struct Prospect {
     pub ahead: Duration,
     /// Instances.
     pub instances: usize,
+    /// For how long requests have been lost without a pause.
+    pub overloaded: Duration,
 }
 
 /// What becomes of it.
@@ -76,13 +87,13 @@ pub enum Verdict {
 
 impl Prospect {
     /// What `newcomer` can expect at `now` if `pending` waits and the first of `instances` is free in
-    /// `free_in`.
+    /// `free_in`, where requests have been `overloaded` for so long.
     pub fn of<K: Hash + Eq + Clone, T>(
         newcomer: &Newcomer,
         now: Instant,
         pending: &Pending<K, T>,
         costs: &CostModel,
-        (instances, free_in): (usize, Duration),
+        (instances, free_in, overloaded): (usize, Duration, Duration),
     ) -> Self {
         let Newcomer { rows, parts, length, priority, tenant, deadline, work } = *newcomer;
         let ahead = match pending.jobs() {
@@ -100,6 +111,7 @@ impl Prospect {
             free_in,
             ahead,
             instances,
+            overloaded,
         }
     }
 
@@ -116,7 +128,7 @@ impl Prospect {
         let ways = [(runs, self.together), (ahead, self.alone)];
         let lacks = ways.map(|(wait, own)| {
             let wait = self.free_in.saturating_add(wait);
-            (wait.saturating_sub(self.left.saturating_sub(own).mul_f64(WAITING)), wait)
+            (wait.saturating_sub(self.patience(own)), wait)
         });
         let [one, other] = lacks;
         let (retry_after, wait) = one.min(other);
@@ -124,6 +136,16 @@ impl Prospect {
             return Verdict::Admitted;
         }
         Verdict::Congested { wait, retry_after }
+    }
+
+    /// How long it may wait for a run that takes `own`.
+    fn patience(&self, own: Duration) -> Duration {
+        let spare = self.left.saturating_sub(own);
+        let most = spare.mul_f64(WAITING);
+        if self.overloaded <= self.left * LASTING {
+            return most;
+        }
+        most.min(spare.mul_f64(STANDING).max(self.together.mul_f64(ENOUGH)))
     }
 }
 
@@ -143,6 +165,7 @@ mod tests {
         free_in: Duration::ZERO,
         ahead: Duration::ZERO,
         instances: 1,
+        overloaded: Duration::ZERO,
     };
 
     #[test]
@@ -165,6 +188,23 @@ mod tests {
         let retry_after = ms(3);
         assert_eq!(full.verdict(), Verdict::Congested { wait: ms(41), retry_after });
         assert_eq!(Prospect { instances: 4, ahead: ms(152), ..CALM }.verdict(), Verdict::Admitted);
+    }
+
+    #[test]
+    fn an_overload_that_lasts_makes_the_queue_short_but_not_shorter_than_full_runs() {
+        let lasting = Prospect { overloaded: ms(501), ..CALM };
+        // 40 ms are left beside the run: 28 of them may be waited, and 38 in one that is young.
+        let waits = |prospect: Prospect, ahead| Prospect { ahead: ms(ahead), ..prospect }.verdict();
+        assert_eq!(waits(lasting, 20), Verdict::Admitted);
+        let (wait, retry_after) = (ms(30), ms(2));
+        assert_eq!(waits(lasting, 30), Verdict::Congested { wait, retry_after });
+        assert_eq!(waits(Prospect { overloaded: ms(500), ..CALM }, 38), Verdict::Admitted);
+        // Two runs may go before it in any case, as far as there is time for them.
+        let short = Prospect { left: ms(35), overloaded: ms(501), ..CALM };
+        assert_eq!(waits(short, 20), Verdict::Admitted);
+        let shorter = Prospect { left: ms(20), overloaded: ms(501), ..CALM };
+        assert_eq!(waits(shorter, 9), Verdict::Admitted);
+        assert!(matches!(waits(shorter, 10), Verdict::Congested { .. }));
     }
 
     #[test]

@@ -57,8 +57,9 @@ pub struct Cut<T> {
     pub riders: Vec<(JobKey, Entry<T>)>,
     /// Requests that were found expired on the way; they must be answered, not run.
     pub expired: Vec<Entry<T>>,
-    /// Requests that could not have been answered in time any more; not run either.
-    pub hopeless: Vec<Entry<T>>,
+    /// Requests that could not have been answered in time any more, with the time that they would
+    /// have needed; not run either.
+    pub hopeless: Vec<(Entry<T>, Duration)>,
     /// Rows of all riders.
     pub rows: usize,
     /// Length of the longest rider.

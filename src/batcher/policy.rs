@@ -183,15 +183,6 @@ const QUEUED_RUNS: usize = 8;
 /// Requests that find room in any queue.
 const FEWEST_QUEUED: usize = 4096;
 
-/// Whether a loss so long ago tells of an overload that still lasts: within some full runs.
-pub fn is_overload(costs: &CostModel, since: Duration) -> bool {
-    let full = costs.expect(costs.usual_rows(), costs.usual_length());
-    since <= full * LASTING_RUNS
-}
-
-/// Full runs for which a loss tells of an overload.
-const LASTING_RUNS: u32 = 4;
-
 pub(super) fn count(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
@@ -228,19 +219,28 @@ impl Moment<'_> {
 
     /// Whether a run that begins now and is as slow as runs hardly ever are is in time.
     pub fn in_time(&self, rows: usize, length: usize, due: Deadline) -> bool {
-        due.remaining(self.now) >= self.costs.at_most(rows, length) + self.policy.answering
+        due.remaining(self.now) >= self.slow_run(rows, length)
     }
 
-    /// Whether an answer is due before a run of it alone can end: an ordinary one, or where others
-    /// wait who would be in time for sure, one that is as slow as runs hardly ever are.
-    pub fn is_hopeless(&self, rows: usize, length: usize, due: Deadline, others: bool) -> bool {
-        if self.probe {
-            return false;
+    /// Time from now to the answers of a run that is as slow as runs hardly ever are.
+    fn slow_run(&self, rows: usize, length: usize) -> Duration {
+        self.costs.at_most(rows, length) + self.policy.answering
+    }
+
+    /// The same of a full one.
+    pub fn full_run(&self, length: usize) -> Duration {
+        self.slow_run(self.full_rows(length), length)
+    }
+
+    /// Time that a request has to have left, or it is given up: that of an ordinary run of it alone,
+    /// or where others wait who would be in time for sure, of one that is as slow as runs hardly ever
+    /// are.
+    pub fn needed(&self, rows: usize, length: usize, others: bool) -> Duration {
+        match others && !self.costs.is_empty() {
+            _ if self.probe => Duration::ZERO,
+            true => self.slow_run(rows, length),
+            false => self.costs.expect(rows, length),
         }
-        if others && !self.costs.is_empty() {
-            return !self.in_time(rows, length, due);
-        }
-        due.remaining(self.now) < self.costs.expect(rows, length)
     }
 
     /// Rows that could be done in the time that a run wastes if it has to end by `due` instead of

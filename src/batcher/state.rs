@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use super::QueueLimits;
 use super::admission::{Newcomer, Prospect, Verdict};
 use super::arrival::Arrival;
+use super::overload::Overload;
 use super::pending::{Cut, Pending};
-use super::policy::{BatchPolicy, Decision, Moment, is_overload};
+use super::policy::{BatchPolicy, Decision, Moment};
 use super::running::Running;
 use super::suspects::Suspects;
 use crate::cost::CostModel;
@@ -34,8 +35,8 @@ pub(super) struct State {
     pub(super) suspects: Suspects,
     /// When a run ended last.
     pub(super) ran_at: Instant,
-    /// When a request was refused or given up last, for want of time or room.
-    lost_at: Option<Instant>,
+    /// Requests that were refused or given up, for want of time.
+    overload: Overload,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +76,7 @@ impl State {
             costs,
             suspects: Suspects::default(),
             ran_at: Instant::now(),
-            lost_at: None,
+            overload: Overload::default(),
         }
     }
 
@@ -110,7 +111,7 @@ impl State {
     pub(super) fn cut(&mut self, now: Instant) -> Option<Cut<Job>> {
         let cut = self.at(now, Pending::cut)?;
         if !cut.expired.is_empty() || !cut.hopeless.is_empty() {
-            self.lost_at = Some(now);
+            self.overload.lost(now, &self.costs);
         }
         Some(cut)
     }
@@ -127,9 +128,7 @@ impl State {
             costs: &self.costs,
             free: self.running.instances() - self.running.count(),
             draining: self.phase == Phase::Draining,
-            overloaded: self.lost_at.is_some_and(|lost_at| {
-                is_overload(&self.costs, now.saturating_duration_since(lost_at))
-            }),
+            overloaded: self.overload.lasts(now, &self.costs),
             probe: now.saturating_duration_since(self.ran_at) >= PROBE_AFTER,
         };
         ask(&mut self.pending, &moment)
@@ -151,8 +150,9 @@ impl State {
         }
         let now = arrival.now;
         let Newcomer { parts, priority, tenant, .. } = arrival.newcomer;
-        let instances = (self.running.instances(), self.running.free_in(now));
-        let prospect = Prospect::of(&arrival.newcomer, now, &self.pending, &self.costs, instances);
+        let (instances, free_in) = (self.running.instances(), self.running.free_in(now));
+        let workers = (instances, free_in, self.overload.age(now, &self.costs));
+        let prospect = Prospect::of(&arrival.newcomer, now, &self.pending, &self.costs, workers);
         let left = prospect.left;
         // Estimates that nothing corrects would refuse for ever.
         let trusted = now.saturating_duration_since(self.ran_at) < PROBE_AFTER;
@@ -161,7 +161,7 @@ impl State {
                 return Err(PredictError::TooLittleTime { needed, left });
             }
             Verdict::Congested { wait, retry_after } if trusted => {
-                self.lost_at = Some(now);
+                self.overload.lost(now, &self.costs);
                 let retry_after = retry_after.max(RETRY_FLOOR);
                 return Err(PredictError::Congested { wait, left, retry_after });
             }

@@ -5,6 +5,7 @@
 //! those nearest to its length, as many as get the most work done in the time of the run.
 
 use std::hash::Hash;
+use std::time::Duration;
 
 use super::{Cut, Entry, JobKey, Pending, Place};
 use crate::batcher::policy::{Moment, count};
@@ -50,7 +51,8 @@ const MISSES: usize = 16;
 enum Fate {
     Rides,
     Expired,
-    Hopeless,
+    /// It would have needed this much time.
+    Hopeless(Duration),
     Stays,
 }
 
@@ -66,12 +68,13 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
             let tightest = due.map_or(place.deadline, |due: Deadline| due.min(place.deadline));
             let rows = cut.rows + entry.rows;
             let others = !cut.riders.is_empty() || self.slots.len() > 1;
+            let needed = moment.needed(entry.rows, entry.length, others);
             let fate = if place.deadline.is_past(moment.now) {
                 Fate::Expired
-            } else if worth_keeping.is_some_and(|earliest| place.deadline < earliest)
-                || moment.is_hopeless(entry.rows, entry.length, place.deadline, others)
-            {
-                Fate::Hopeless
+            } else if worth_keeping.is_some_and(|earliest| place.deadline < earliest) {
+                Fate::Hopeless(moment.full_run(self.groups[position].length))
+            } else if place.deadline.remaining(moment.now) < needed {
+                Fate::Hopeless(needed)
             } else if cut.riders.is_empty() {
                 Fate::Rides
             } else if alone || rows > target || !moment.in_time(rows, cut.length, tightest) {
@@ -82,7 +85,9 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
             match fate {
                 Fate::Stays => break,
                 Fate::Expired => cut.expired.extend(self.take_out(&place)),
-                Fate::Hopeless => cut.hopeless.extend(self.take_out(&place)),
+                Fate::Hopeless(needed) => {
+                    cut.hopeless.extend(self.take_out(&place).map(|entry| (entry, needed)));
+                }
                 Fate::Rides => {
                     due = Some(tightest);
                     let first = cut.riders.is_empty();

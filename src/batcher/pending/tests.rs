@@ -595,7 +595,8 @@ fn who_cannot_be_in_time_does_not_run_unless_nothing_has_run_for_long() {
     let mut pending = crowd(&[(1, 1), (1, 1000)], now);
     let done = cut(&mut pending, now, &policy, &costs, false).unwrap();
     assert_eq!(ids(&done), [1]);
-    assert_eq!(done.hopeless[0].payload, 0);
+    assert_eq!(done.hopeless[0].0.payload, 0);
+    assert!(done.hopeless[0].1 > ms(1), "it is told what it lacked");
     let mut pending = crowd(&[(1, 1)], now);
     let probing = Moment { probe: true, ..moment(now, &policy, &costs, false) };
     assert_eq!(ids(&pending.cut(&probing).unwrap()), [0]);

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::{Admission, Instances, Next, Picked, Policy, Request};
 use crate::batcher::admission::{Newcomer, Prospect, Verdict};
+use crate::batcher::overload::Overload;
 use crate::batcher::pending::{Entry, Pending};
-use crate::batcher::policy::{BatchPolicy, Decision, Moment, is_overload, queue_jobs};
+use crate::batcher::policy::{BatchPolicy, Decision, Moment, queue_jobs};
 use crate::cost::CostModel;
 use crate::deadline::Deadline;
 use crate::simulate::curve::Curve;
@@ -29,7 +30,7 @@ pub struct Auto {
     costs: CostModel,
     pending: Pending<(), Request>,
     limit: usize,
-    lost_at: Option<Duration>,
+    overload: Overload,
 }
 
 impl Auto {
@@ -49,7 +50,7 @@ impl Auto {
             costs,
             pending: Pending::default(),
             limit,
-            lost_at: None,
+            overload: Overload::default(),
         }
     }
 }
@@ -70,10 +71,10 @@ impl Policy for Auto {
             _ => Duration::ZERO,
         };
         let now = self.begin + now;
-        let workers = (instances.count(), free_in);
+        let workers = (instances.count(), free_in, self.overload.age(now, &self.costs));
         let prospect = Prospect::of(&newcomer, now, &self.pending, &self.costs, workers);
         if prospect.verdict() != Verdict::Admitted || self.pending.jobs() >= self.limit {
-            self.lost_at = Some(request.came_at);
+            self.overload.lost(now, &self.costs);
             return Admission::Refused;
         }
         let (enqueued_at, payload) = (now, *request);
@@ -84,23 +85,16 @@ impl Policy for Auto {
 
     fn next(&mut self, now: Duration, instances: &Instances<'_>, picked: &mut Picked) -> Next {
         let begin = self.begin;
-        let lost = self.lost_at.map(|lost_at| now.saturating_sub(lost_at));
-        let overloaded = lost.is_some_and(|since| is_overload(&self.costs, since));
+        let now = begin + now;
+        let overloaded = self.overload.lasts(now, &self.costs);
         let (policy, costs, free) = (&self.policy, &self.costs, instances.free());
-        let moment = Moment {
-            now: begin + now,
-            policy,
-            costs,
-            free,
-            draining: false,
-            overloaded,
-            probe: false,
-        };
+        let moment = Moment { now, policy, costs, free, draining: false, overloaded, probe: false };
         while let Some(cut) = self.pending.cut(&moment) {
             if !cut.expired.is_empty() || !cut.hopeless.is_empty() {
-                self.lost_at = Some(now);
+                self.overload.lost(now, costs);
             }
-            let given_up = cut.expired.into_iter().chain(cut.hopeless);
+            let given_up =
+                cut.expired.into_iter().chain(cut.hopeless.into_iter().map(|(entry, _)| entry));
             picked.dropped.extend(given_up.map(|entry| entry.payload));
             picked.riders.extend(cut.riders.into_iter().map(|(_, entry)| entry.payload));
             if !picked.riders.is_empty() {
