@@ -3,6 +3,8 @@
 #
 #   docker build -t onnxd .                                       processor, x86-64 and aarch64
 #   docker build -t onnxd:cuda13 --build-arg FLAVOR=cuda13 .      CUDA 13, x86-64
+#   docker build --build-arg TRAINING=no .                        compiled once, without a training run:
+#                                                                 for emulated processors
 #   docker run --rm -p 8001:8001 -p 8000:8000 -p 127.0.0.1:8002:8002 onnxd
 #
 # Build with `--build-arg RUST_IMAGE=…@sha256:…` to pin the bases by digest.
@@ -47,7 +49,13 @@ COPY .cargo .cargo
 COPY proto proto
 COPY models models
 COPY src src
-RUN cargo build --release --locked --bin onnxd && cp target/release/onnxd /out/onnxd
+COPY benches/training.py benches/process.py benches/
+ARG TRAINING=yes
+RUN if [ "$TRAINING" = yes ]; then \
+        benches/training.py && cp target/trained/onnxd /out/onnxd; \
+    else \
+        cargo build --release --locked --bin onnxd && cp target/release/onnxd /out/onnxd; \
+    fi
 RUN cargo bundle-licenses --format yaml --output /out/licenses/rust-crates.yaml \
         --prefer MIT --prefer Apache-2.0
 # Checked against the hashes in the source; python3's pip does the fetching.

@@ -7,13 +7,14 @@ SHELL := /usr/bin/env bash
 
 ONNXD   := target/release/onnxd
 RUNTIME := target/release/onnxruntime
+TRAINED := target/trained/onnxd
 MODELS  ?= models
 ARGS    ?=
 
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling bench-scaling bench-peers miri chaos soak soak-control test-kube tools clean FORCE
+.PHONY: help build release serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling bench-scaling bench-peers asan miri chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -25,6 +26,11 @@ $(ONNXD): FORCE
 
 $(RUNTIME)/manifest.json: | $(ONNXD)
 	$(ONNXD) setup --dir $(RUNTIME)
+
+release: $(TRAINED) ## Build target/trained/onnxd as images have it: laid out by a training run, about fifteen minutes
+
+$(TRAINED): benches/training.py build.rs Cargo.toml Cargo.lock $(shell find src proto -type f)
+	benches/training.py
 
 serve: build ## Serve the models of models/ (MODELS=path ARGS='--flag …')
 	exec $(ONNXD) serve $(MODELS) $(ARGS)
@@ -82,6 +88,10 @@ advisories: ## Look for known faults of dependencies; needs the network, where t
 sbom: build ## Write target/onnxd.cdx.json: all crates of the server, and ONNX Runtime
 	supply-chain/run.sh sbom
 
+# Benches measure what images have, or the server that ONNXD_BIN names.
+bench bench-scheduling bench-scaling bench-peers: export ONNXD_BIN ?= $(TRAINED)
+bench bench-scheduling bench-scaling bench-peers: $(if $(ONNXD_BIN),,$(TRAINED))
+
 bench: build bench-out/models.made ## Measure every row of the targets, about half an hour (ARGS='--quick --rows 1,7')
 	cargo bench --locked --bench server -- $(ARGS)
 
@@ -113,6 +123,9 @@ bench-out/models.made: $(wildcard tests/data/*.py) tests/data/requirements.txt
 
 .venv/clients/installed: tests/clients/requirements.txt
 	tests/clients/run.sh --collect-only --quiet
+
+asan: build ## The tests of the real runtime under AddressSanitizer, some minutes (needs rustup; ARGS=filter)
+	tests/asan.sh $(ARGS)
 
 miri: ## Join and cut tensors under Miri, some minutes (needs rustup; ARGS=filter)
 	tests/miri.sh $(ARGS)

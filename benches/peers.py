@@ -28,6 +28,7 @@ import time
 import urllib.request
 
 from process import (
+    BENCH,
     ONNXD,
     PATIENCE,
     ROOT,
@@ -157,7 +158,7 @@ class Peer:
         return server
 
     def load(self, server, *flags):
-        command = [ONNXD, "bench", server.model.name, "--addr", server.address, "--json", *flags]
+        command = [BENCH, "bench", server.model.name, "--addr", server.address, "--json", *flags]
         return server.measured(command)
 
     def answer(self, server):

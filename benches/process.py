@@ -13,9 +13,14 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-ONNXD = ROOT / "target" / "release" / "onnxd"
-PROCESSORS = os.cpu_count() or 1
-SERVER, GENERATOR = 0, PROCESSORS - 1
+# Puts on the load: the same, whatever server is measured.
+BENCH = ROOT / "target" / "release" / "onnxd"
+# The server.
+ONNXD = pathlib.Path(os.environ.get("ONNXD_BIN") or BENCH).resolve()
+# Those that this process may use: a container has some of the machine's.
+ALLOWED = sorted(os.sched_getaffinity(0))
+PROCESSORS = len(ALLOWED)
+SERVER, GENERATOR = ALLOWED[0], ALLOWED[-1]
 TICK = os.sysconf("SC_CLK_TCK")
 # Longer than a server takes to start, or to end after SIGTERM.
 PATIENCE = 120
@@ -124,7 +129,7 @@ class Server(Process):
         self.started_s = time.monotonic() - self.begun_at
 
     def load(self, model, *flags):
-        command = [ONNXD, "bench", model, "--addr", self.address, "--json", *flags]
+        command = [BENCH, "bench", model, "--addr", self.address, "--json", *flags]
         return self.measured(command)
 
 
@@ -137,7 +142,7 @@ class Floor(Process):
         self.address, self.describer = announced(self.process), describer
 
     def load(self, model, *flags):
-        command = [ONNXD, "bench", model, "--addr", self.address, "--json", *flags]
+        command = [BENCH, "bench", model, "--addr", self.address, "--json", *flags]
         return self.measured([*command, "--describe", self.describer])
 
 

@@ -3,7 +3,7 @@
 
     make bench-scheduling            (ARGS=--quick: shorter loads, ARGS="--only magika": one part)
 
-Server on processor 0, load generator (`onnxd bench`) on the last. Loads of one comparison take
+Server on the first processor, load generator (`onnxd bench`) on the last. Loads of one comparison take
 turns and the median of the rounds counts, so that a machine that becomes slower does so for both
 sides. Prints a table with the target of each row and writes bench-out/scheduling.json. Only figures
 of one run on a quiet machine say anything.
@@ -18,7 +18,7 @@ import tempfile
 import time
 
 import process
-from process import GENERATOR, ONNXD, ROOT, pinned, progress
+from process import BENCH, GENERATOR, ROOT, pinned, progress
 
 # Samples of one frame of silero-vad, which its graph leaves open.
 FLAGS = {"silero-vad": ["--shape", "input=1,576"]}
@@ -48,7 +48,7 @@ class Server(process.Server):
 
     def started(self, model, *flags):
         """A load that goes on beside others; its figures are what the process prints."""
-        command = [ONNXD, "bench", model, "--addr", self.address, "--json"]
+        command = [BENCH, "bench", model, "--addr", self.address, "--json"]
         command += [*FLAGS.get(model, []), *flags]
         return subprocess.Popen(pinned(GENERATOR, command), stdout=subprocess.PIPE, text=True)
 
@@ -147,13 +147,13 @@ def cheap(rows, options):
         server.load("mlp_rank", "--concurrency", 64, "--duration", 1)
         shares = {"cancel": [], "never cancel": []}
         capacity = capacity_of(server, options)
-        # A short measure of a share, and a machine whose speed is not its own: more rounds than usual.
-        for turn in range(2 * options.rounds + 1):
+        # The machine's speed is not its own: many short rounds, each between two looks at the capacity.
+        for turn in range(4 * options.rounds + 2):
             for clients, found in shares.items():
                 progress(f"mlp_rank at twice its capacity, clients that {clients}, round {turn + 1}")
                 flags = ["--rate", capacity * 2, "--timeout-ms", 50, "--connections", 4]
                 flags += ["--no-cancel"] if clients == "never cancel" else []
-                load = server.load("mlp_rank", *flags, "--duration", options.seconds)
+                load = server.load("mlp_rank", *flags, "--duration", options.seconds / 2)
                 before, capacity = capacity, capacity_of(server, options)
                 found.append(goodput(load) / statistics.mean([before, capacity]))
     for clients, found in shares.items():
@@ -162,7 +162,7 @@ def cheap(rows, options):
 
 
 def capacity_of(server, options):
-    flags = ["--concurrency", 64, "--duration", options.seconds]
+    flags = ["--concurrency", 64, "--duration", options.seconds / 2]
     return server.load("mlp_rank", *flags)["answers_per_second"]
 
 

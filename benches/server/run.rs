@@ -56,9 +56,11 @@ fn pinned(core: &str, program: &Path) -> Command {
     command
 }
 
-/// The binary under test.
+/// The server under test: the one that the environment names, else the one built beside the bench,
+/// which puts on the load in any case.
 pub(crate) fn onnxd() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_onnxd"))
+    let named = std::env::var_os("ONNXD_BIN").filter(|path| !path.is_empty());
+    named.map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_onnxd")), PathBuf::from)
 }
 
 fn own_binary() -> Result<PathBuf, String> {
@@ -130,7 +132,7 @@ impl Server {
     pub(crate) fn overload(&self, arguments: &[&str]) -> Result<Run, String> {
         let (before, machine_before) = (self.cpu_seconds()?, machine_seconds());
         let writes_before = self.writes();
-        let mut command = pinned(LOAD_CORE, &onnxd());
+        let mut command = pinned(LOAD_CORE, Path::new(env!("CARGO_BIN_EXE_onnxd")));
         command.arg("bench").args(["--json", "--addr", &self.address]).args(arguments);
         let output = command.output().map_err(|error| error.to_string())?;
         let (after, machine_after) = (self.cpu_seconds()?, machine_seconds());
