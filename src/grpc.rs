@@ -101,8 +101,11 @@ impl GrpcServer {
         // implementation, and so every client, knows it as RESOURCE_EXHAUSTED.
         let service = ServiceExt::<http::Request<Body>>::map_response(routes, rename_too_large);
         let (limits, memory, calls) = (self.requests, self.memory.clone(), self.calls.clone());
-        let service =
-            service.map_request(move |request| receive::bounded(request, &limits, &memory, &calls));
+        let compression = self.compression.clone();
+        let service = service.map_request(move |request| {
+            let request = receive::bounded(request, &limits, &memory, &calls);
+            receive::decompressed(request, &compression, limits.max_message_bytes, &memory)
+        });
         let service = CountCalls::of_pages(service, self.calls.clone(), self.traces.clone());
         let service = ServiceExt::<http::Request<Body>>::map_response(
             service,

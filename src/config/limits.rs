@@ -30,6 +30,19 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// All of them.
+    const ALL: [Self; 2] = [Self::Gzip, Self::Zstd];
+
+    /// As settings and `grpc-encoding` call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// Pages that may call from a browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CrossOrigin {
@@ -81,7 +94,7 @@ pub struct ConnectionLimits {
 
 impl Reader<'_> {
     pub(super) fn compression(&mut self) -> Option<Vec<Compression>> {
-        let encodings = [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)];
+        let encodings = Compression::ALL.map(|encoding| (encoding.name(), encoding));
         self.value("compression", |text| match text {
             "" => Ok(Vec::new()),
             names => values::list(names, |name| values::choice(name, &encodings)),

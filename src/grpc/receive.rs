@@ -27,8 +27,10 @@ use crate::error::PredictError;
 use crate::job::{ByteBudget, BytePermit};
 use crate::telemetry::metrics::calls::CallMetrics;
 
+mod decompressed;
 mod held;
 
+pub(super) use decompressed::decompressed;
 use held::{Held, SMALL_MESSAGE_BYTES};
 
 /// Methods that take a stream of messages; all others take one.
