@@ -10,9 +10,14 @@
 //! The lock is held for the time of a push or a cut, never across a run, a wait or a reply. The
 //! room copies no tensor and knows no runtime. `grpc` submits, `worker` takes.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+#[cfg(not(all(test, onnxd_loom)))]
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+// A model of threads in every order: `tests::interleavings`.
+#[cfg(all(test, onnxd_loom))]
+use loom::sync::{Condvar, Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::cost::CostModel;
@@ -252,10 +257,17 @@ impl Batcher {
     /// Waits until the queue is being drained, at most for `limit`; whether it is. Blocks; only a
     /// worker's own thread may call it.
     pub fn wait_for_drain(&self, limit: Duration) -> bool {
-        let state = self.shared.lock();
-        let open = |state: &mut State| state.phase == Phase::Open;
-        let waited = self.shared.drained.wait_timeout_while(state, limit, open);
-        waited.unwrap_or_else(PoisonError::into_inner).0.phase == Phase::Draining
+        let begun_at = Instant::now();
+        let mut state = self.shared.lock();
+        while state.phase == Phase::Open {
+            let left = limit.saturating_sub(begun_at.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.shared.drained.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Answers everything that still waits with `error`: no worker is left to run it.

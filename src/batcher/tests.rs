@@ -12,6 +12,8 @@ use crate::tensor::{DataType, Shape, Tensor};
 
 mod accounting;
 mod deadlines;
+#[cfg(onnxd_loom)]
+mod interleavings;
 mod leaving;
 mod simulation;
 mod threads;
