@@ -258,7 +258,7 @@ impl CostModel {
         let available = available.min(self.reach(length)).max(1);
         let mut best: Option<(usize, f64)> = None;
         sizes(available).filter_map(move |rows| {
-            let cost = (self.seconds(rows, length) + self.around) / count(rows);
+            let cost = (self.settled(rows, length) + self.around) / count(rows);
             let is_worth = best.is_none_or(|(rows, least)| {
                 cost < least * if rows == 1 { WORTH_COMPANY } else { WORTH }
             });
@@ -279,6 +279,15 @@ impl CostModel {
 
     fn seconds(&self, rows: usize, length: usize) -> f64 {
         self.base(rows, length).unwrap_or(0.0) * self.level.value
+    }
+
+    /// The same for a choice between sizes.
+    fn settled(&self, rows: usize, length: usize) -> f64 {
+        let own = self.classes.get(&class(length)).filter(|own| own.length == length);
+        match own.and_then(|own| own.curve.settled(rows)) {
+            Some(time) => time * self.level.value,
+            None => self.seconds(rows, length),
+        }
     }
 
     /// Time of a run while the machine is as it was.

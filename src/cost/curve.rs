@@ -21,13 +21,19 @@ struct Point {
 /// Most that one run can differ from what is known, as a logarithm.
 const STEP: f64 = 0.4;
 /// Share of a run in a size that was seen often.
-const GAIN: f64 = 1.0 / 16.0;
+const GAIN: f64 = 1.0 / 64.0;
 /// Runs from which on a size is known.
 const KNOWN: u64 = 3;
 /// How far off a guess can be, as a factor; beyond it, the run was an accident.
 const GUESS: f64 = 4.0;
 /// Runs that a careful measurement stands for.
 const CAREFUL: u64 = 12;
+/// Sizes that differ by so much tell of each other, as a share of a size.
+const BESIDE: f64 = 0.25;
+/// Runs of its own from which on a size is judged more by them than by those beside it.
+const OWN: f64 = 32.0;
+/// Runs of a size that count among others; by then what is known of it is as sure as it becomes.
+const SURE: u64 = 64;
 
 impl Curve {
     pub(super) fn set(&mut self, rows: usize, seconds: f64) {
@@ -84,6 +90,35 @@ impl Curve {
     pub(super) fn within(&self, rows: usize) -> Option<f64> {
         let (first, last) = (self.points.first()?, self.points.last()?);
         (first.rows..=last.rows).contains(&rows).then(|| self.beyond(rows)).flatten()
+    }
+
+    /// Time at `rows` for a choice between sizes, if it is [`Curve::within`]. Among many sizes that are
+    /// each a little uncertain, the one that looks best is the one whose runs were luckiest: so a size
+    /// is also judged by a line through those beside it, the more the fewer runs of its own there were.
+    pub(super) fn settled(&self, rows: usize) -> Option<f64> {
+        let own = self.within(rows)?;
+        let Some(beside) = self.line_around(super::count(rows)) else { return Some(own) };
+        let runs = self.find(kept(rows)).map_or(0, |position| self.points[position].runs);
+        let runs = f64::from(u32::try_from(runs.min(2 * SURE)).unwrap_or(0));
+        Some(own + (beside.clamp(own / 2.0, own * 2.0) - own) * OWN / (OWN + runs))
+    }
+
+    /// Where the line of least squares through the sizes beside `rows` passes it; `None` for fewer than
+    /// three sizes.
+    fn line_around(&self, rows: f64) -> Option<f64> {
+        let at = |point: &Point| super::count(point.rows) - rows;
+        let from = self.points.partition_point(|point| at(point) < -BESIDE * rows);
+        let to = self.points.partition_point(|point| at(point) <= BESIDE * rows);
+        let beside = &self.points[from..to];
+        let [mut sum, mut x, mut xx, mut y, mut xy] = [0.0; 5];
+        for point in beside {
+            let weight = f64::from(u32::try_from(point.runs.min(SURE)).unwrap_or(0));
+            let off = at(point);
+            (sum, x, xx) = (sum + weight, x + weight * off, xx + weight * off * off);
+            (y, xy) = (y + weight * point.seconds, xy + weight * off * point.seconds);
+        }
+        let spread = sum * xx - x * x;
+        (beside.len() >= 3 && spread > 0.0).then(|| (xx * y - x * xy) / spread)
     }
 
     /// Time at `rows`: between known sizes on the line between them; below the smallest what that

@@ -163,6 +163,39 @@ fn a_wrong_guess_says_nothing_of_the_machine() {
 }
 
 #[test]
+fn among_noisy_sizes_the_luckiest_is_not_taken_for_the_best() {
+    // The more rows the better, little by little, as on an accelerator.
+    let truth = |rows: usize| 300.0 + 3.0 * count(rows);
+    let mut lost = Vec::new();
+    for seed in 0..40 {
+        let mut dice = Dice(seed);
+        let mut model =
+            measured(1, &[1, 2, 4, 8, 16, 32, 64].map(|rows| (rows, us(300 + 3 * rows as u64))));
+        for _ in 0..2000 {
+            let rows = 1 + usize::try_from((dice.unit() * 63.99) as u64).unwrap();
+            let noise = (1..=12).map(|_| dice.unit() - 0.5).sum::<f64>();
+            let took = truth(rows) * (0.2 * noise).exp();
+            model.observe(rows, 1, Duration::from_secs_f64(took / 1e6));
+        }
+        let best = model.best_rows(1, 64);
+        lost.push(truth(best) / count(best) / (truth(64) / 64.0) - 1.0);
+    }
+    let mean = lost.iter().sum::<f64>() / count(lost.len());
+    assert!(mean < 0.03, "{mean}: {lost:?}");
+}
+
+#[test]
+fn steps_are_seen_once_they_were_run_often() {
+    // Sixteen rows cost what one does.
+    let truth = |rows: usize| 100.0 * count(rows.div_ceil(16));
+    let mut model = known(60, Duration::ZERO, 1, &[]);
+    for rows in (1..=60).cycle().take(60 * 200) {
+        model.observe(rows, 1, Duration::from_secs_f64(truth(rows) / 1e6));
+    }
+    assert_eq!(model.best_rows(1, 60), 48);
+}
+
+#[test]
 fn what_is_known_reaches_twice_as_far() {
     let mut model = measured(8, &[(1, us(100)), (4, us(120))]);
     assert_eq!((model.reach(8), model.reach(500)), (8, 8), "lengths never seen go by the nearest");
