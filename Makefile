@@ -14,7 +14,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build release serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling bench-scaling bench-peers asan miri loom chaos soak soak-control test-kube tools clean FORCE
+.PHONY: help build release serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling bench-scaling bench-peers asan miri loom fuzz chaos soak soak-control test-kube tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -132,6 +132,9 @@ miri: ## Join and cut tensors under Miri, some minutes (needs rustup; ARGS=filte
 
 loom: ## Callers and workers of a queue in every order under loom, minutes for the first build (ARGS=filter)
 	tests/loom.sh $(ARGS)
+
+fuzz: ## Fuzz everything that reads bytes from outside, ten minutes each (needs rustup; ARGS='--minutes 1 decode')
+	tests/fuzz.sh $(ARGS)
 
 chaos: build .venv/clients/installed ## Faults of all kinds at random times, ten minutes (ARGS='--minutes 1 --seed 7')
 	.venv/clients/bin/python tests/endurance/chaos.py $(ARGS)
