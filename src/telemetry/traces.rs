@@ -30,6 +30,7 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SamplingDecision, SamplingResult, SdkTracer,
     SdkTracerProvider, ShouldSample, Span,
 };
+use tokio::time::Instant;
 
 use crate::config::TraceSettings;
 
@@ -60,7 +61,16 @@ struct Recorder {
 pub struct CallTrace {
     /// The call's own span if it is recorded, else its caller's.
     pub context: Arc<SpanContext>,
-    span: Option<Arc<Mutex<Span>>>,
+    span: Option<Arc<Mutex<OwnSpan>>>,
+}
+
+/// A span of a call. The library would take the wall clock for its end, too, which may have jumped since
+/// the beginning.
+#[derive(Debug)]
+struct OwnSpan {
+    span: Span,
+    began_at: SystemTime,
+    began: Instant,
 }
 
 /// A run, as its span tells it.
@@ -140,8 +150,11 @@ impl Traces {
             return None;
         }
         let (name, attributes) = describe();
-        let builder =
-            SpanBuilder::from_name(name).with_kind(SpanKind::Server).with_attributes(attributes);
+        let (began_at, began) = (SystemTime::now(), Instant::now());
+        let builder = SpanBuilder::from_name(name)
+            .with_kind(SpanKind::Server)
+            .with_start_time(began_at)
+            .with_attributes(attributes);
         let around = match parent {
             Some(parent) => Context::new().with_remote_span_context(parent),
             None => Context::new(),
@@ -151,6 +164,7 @@ impl Traces {
             return None;
         }
         let context = Arc::new(span.span_context().clone());
+        let span = OwnSpan { span, began_at, began };
         Some(CallTrace { context, span: Some(Arc::new(Mutex::new(span))) })
     }
 
@@ -209,19 +223,19 @@ impl Traces {
 impl CallTrace {
     /// Tells more of the call, if it is recorded here.
     pub fn tell(&self, attributes: impl FnOnce() -> Vec<KeyValue>) {
-        if let Some(mut span) = self.span() {
-            span.set_attributes(attributes());
+        if let Some(mut own) = self.span() {
+            own.span.set_attributes(attributes());
         }
     }
 
     /// The call has ended, with a fault of the server or not.
     pub fn end(&self, attribute: KeyValue, failed: bool) {
-        if let Some(mut span) = self.span() {
-            span.set_attribute(attribute);
+        if let Some(mut own) = self.span() {
+            own.span.set_attribute(attribute);
             if failed {
-                span.set_status(Status::error(""));
+                own.span.set_status(Status::error(""));
             }
-            span.end();
+            own.end();
         }
     }
 
@@ -230,8 +244,23 @@ impl CallTrace {
         self.context.trace_id()
     }
 
-    fn span(&self) -> Option<MutexGuard<'_, Span>> {
+    fn span(&self) -> Option<MutexGuard<'_, OwnSpan>> {
         Some(self.span.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl OwnSpan {
+    /// Counts once: later ends do nothing.
+    fn end(&mut self) {
+        let ended_at = self.began_at.checked_add(self.began.elapsed());
+        self.span.end_with_timestamp(ended_at.unwrap_or(self.began_at));
+    }
+}
+
+/// Of a call that went without an end.
+impl Drop for OwnSpan {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -46,16 +46,28 @@ def copy_models(folder, *names, source=TEST_MODELS):
 class Server:
     """`onnxd serve` on ports that the system chose."""
 
-    def __init__(self, repository, *flags, log="warn", log_format="text", grpc="127.0.0.1:0"):
+    def __init__(
+        self,
+        repository,
+        *flags,
+        log="warn",
+        log_format="text",
+        grpc="127.0.0.1:0",
+        environment=None,
+    ):
         command = [BINARY, "serve", str(repository), "--grpc-addr", grpc]
         for port in ("http", "admin"):
             command += [f"--{port}-addr", "127.0.0.1:0"]
         command += ["--log", log, "--log-format", log_format, *flags]
-        environment = {
+        inherited = {
             key: value for key, value in os.environ.items() if not key.startswith("ONNXD_")
         }
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**inherited, **(environment or {})},
         )
         self.log = []
         self._lines = queue.Queue()

@@ -28,16 +28,24 @@ class Authority:
             _name("endurance"), self.key, x509.BasicConstraints(ca=True, path_length=None)
         )
 
-    def _sign(self, subject, key, extension):
+    def _sign(self, subject, key, extension, begins=-3600, ends=86_400):
+        """Holds from then until then, in seconds from now."""
         now = datetime.datetime.now(datetime.timezone.utc)
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(_name("endurance"))
         builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(hours=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+        builder = builder.not_valid_before(now + datetime.timedelta(seconds=begins))
+        builder = builder.not_valid_after(now + datetime.timedelta(seconds=ends))
         return builder.add_extension(extension, critical=False).sign(self.key, hashes.SHA256())
 
     def pem(self):
         return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def caller(self, begins, ends):
+        """A key and a certificate of a caller that holds from then until then, in seconds from now."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = x509.SubjectAlternativeName([x509.DNSName("caller")])
+        certificate = self._sign(_name("caller"), key, names, begins, ends)
+        return _pem(key), certificate.public_bytes(serialization.Encoding.PEM)
 
     def write(self, folder):
         """A new certificate for localhost, each file put into its place at once."""
