@@ -31,8 +31,6 @@ MODEL = "silero-vad"
 FRAME = ["--shape", "input=1,576"]
 # Seconds of each load.
 SECONDS = 4
-# Instructions that may be inlined where calls are rare; the compiler's default is 225.
-INLINE = 25
 
 
 def main():
@@ -55,9 +53,7 @@ def main():
         counts.append(COUNTING / "counts" / f"{server.process.pid}.profraw")
     subprocess.run([merge, "merge", "--output", PROFILE, *counts], check=True)
     del os.environ["LLVM_PROFILE_FILE"]
-    # Hot calls are inlined by a limit of their own; by this one, all others.
-    flags = [f"-Cprofile-use={PROFILE}", f"-Cllvm-args=-inline-threshold={INLINE}"]
-    shutil.copy2(built(TRAINED, *flags), TRAINED / "onnxd")
+    shutil.copy2(built(TRAINED, f"-Cprofile-use={PROFILE}"), TRAINED / "onnxd")
     shutil.copytree(COUNTING / "onnxruntime", TRAINED / "onnxruntime", dirs_exist_ok=True)
     progress(f"built {(TRAINED / 'onnxd').relative_to(ROOT)}")
 
@@ -79,14 +75,14 @@ def host():
     return next(line.removeprefix("host: ") for line in lines if line.startswith("host: "))
 
 
-def built(folder, *flags):
-    """The server, built there. A target of its own keeps the flags from the programs that build. The
+def built(folder, flag):
+    """The server, built there. A target of its own keeps the flag from the programs that build. The
     profile has to be the same both times: functions are named after it, and counts after functions.
     """
-    progress(f"compiling with {flags[0].partition('=')[0]}, some minutes")
+    progress(f"compiling with {flag.partition('=')[0]}, some minutes")
     command = ["cargo", "build", "--locked", "--bin", "onnxd", "--release"]
     command += ["--target", host(), "--target-dir", folder]
-    environment = {**os.environ, "RUSTFLAGS": " ".join(flags)}
+    environment = {**os.environ, "RUSTFLAGS": flag}
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True, env=environment)
     return folder / host() / "release" / "onnxd"
 
