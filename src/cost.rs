@@ -91,6 +91,8 @@ const LEVEL_STEP: f64 = 0.7;
 const LEVEL_LIMIT: f64 = 1.5;
 /// Share of runs that may take longer than [`CostModel::at_most`] says.
 const SURPRISED: f64 = 0.05;
+/// Standard deviations that one normal run in twenty is above.
+const ONE_IN_TWENTY: f64 = 1.645;
 /// Step of the quantile above; larger learns faster and wobbles more.
 const SURPRISE_STEP: f64 = 0.1;
 /// Longest that a run is taken to last beyond expectation: e to this power.
@@ -284,7 +286,8 @@ impl CostModel {
     /// The same for a choice between sizes.
     fn settled(&self, rows: usize, length: usize) -> f64 {
         let own = self.classes.get(&class(length)).filter(|own| own.length == length);
-        match own.and_then(|own| own.curve.settled(rows)) {
+        let varies = self.surprise.logarithm / ONE_IN_TWENTY;
+        match own.and_then(|own| own.curve.settled(rows, varies)) {
             Some(time) => time * self.level.value,
             None => self.seconds(rows, length),
         }

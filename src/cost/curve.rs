@@ -29,9 +29,10 @@ const GUESS: f64 = 4.0;
 /// Runs that a careful measurement stands for.
 const CAREFUL: u64 = 12;
 /// Sizes that differ by so much tell of each other, as a share of a size.
-const BESIDE: f64 = 0.25;
-/// Runs of its own from which on a size is judged more by them than by those beside it.
-const OWN: f64 = 32.0;
+const BESIDE: f64 = 0.5;
+/// How far the times of sizes are from the line through those beside them, where nothing varies: steps of
+/// kernels, roughly.
+const ROUGH: f64 = 0.03;
 /// Runs of a size that count among others; by then what is known of it is as sure as it becomes.
 const SURE: u64 = 64;
 
@@ -94,13 +95,16 @@ impl Curve {
 
     /// Time at `rows` for a choice between sizes, if it is [`Curve::within`]. Among many sizes that are
     /// each a little uncertain, the one that looks best is the one whose runs were luckiest: so a size
-    /// is also judged by a line through those beside it, the more the fewer runs of its own there were.
-    pub(super) fn settled(&self, rows: usize) -> Option<f64> {
+    /// is also judged by a line through those beside it, the more the fewer runs of its own there were
+    /// and the more they vary, as a share: `varies` (shrinkage by variances, as of James and Stein).
+    pub(super) fn settled(&self, rows: usize, varies: f64) -> Option<f64> {
         let own = self.within(rows)?;
         let Some(beside) = self.line_around(super::count(rows)) else { return Some(own) };
         let runs = self.find(kept(rows)).map_or(0, |position| self.points[position].runs);
         let runs = f64::from(u32::try_from(runs.min(2 * SURE)).unwrap_or(0));
-        Some(own + (beside.clamp(own / 2.0, own * 2.0) - own) * OWN / (OWN + runs))
+        // So many runs of its own tell as much as those beside it.
+        let worth = (varies / ROUGH).powi(2);
+        Some(own + (beside.clamp(own / 2.0, own * 2.0) - own) * worth / (worth + runs.max(1.0)))
     }
 
     /// Where the line of least squares through the sizes beside `rows` passes it; `None` for fewer than

@@ -172,7 +172,8 @@ fn among_noisy_sizes_the_luckiest_is_not_taken_for_the_best() {
         let mut model =
             measured(1, &[1, 2, 4, 8, 16, 32, 64].map(|rows| (rows, us(300 + 3 * rows as u64))));
         for _ in 0..2000 {
-            let rows = 1 + usize::try_from((dice.unit() * 63.99) as u64).unwrap();
+            let drawn = dice.unit();
+            let rows = (1..64).filter(|rows| drawn * 64.0 > count(*rows)).count() + 1;
             let noise = (1..=12).map(|_| dice.unit() - 0.5).sum::<f64>();
             let took = truth(rows) * (0.2 * noise).exp();
             model.observe(rows, 1, Duration::from_secs_f64(took / 1e6));
