@@ -4,7 +4,8 @@
 //! [`CostModel`] keeps one [`Curve`] over rows per class of lengths (the padded size, or the size of
 //! the inner dimensions), of the length that was seen first in it; lengths beside it are judged by the
 //! line to the next class. A single slow run moves a curve little, many move it surely; a slowdown of
-//! the whole machine is learned apart from the curves, within a few runs, as one factor for all.
+//! the whole machine is learned apart from the curves, within a few runs, as one factor for all. Which size
+//! is best is judged by the sizes beside it, too, as far as runs vary ([`Curve`]).
 //! Pure: no clock, no lock. The batcher asks it how many rows to run and who can still be in time;
 //! first runs and the simulator fill it.
 

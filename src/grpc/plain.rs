@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::inference::{Call, Failure, Sender};
-use super::receive::{Receiving, too_many_calls};
+use super::receive::{FRAME_BYTES, Receiving, prefix, too_many_calls};
 use super::service::InferenceService;
 use super::status::status;
 use super::{deadline, request_id, wire};
@@ -43,8 +43,6 @@ use head::Head;
 
 /// The method.
 const PATH: &str = "/inference.GRPCInferenceService/ModelInfer";
-/// Bytes in front of a message: a flag and a length.
-const PREFIX_BYTES: usize = 5;
 /// Refusals whose words are kept; there are some hundreds of different ones.
 const KEPT_REFUSALS: usize = 1024;
 
@@ -238,7 +236,7 @@ impl Received {
         let Some((flag, length)) = prefix(self.bytes()) else {
             return Err(Status::internal("the request has no message"));
         };
-        let came = self.bytes().len() - PREFIX_BYTES;
+        let came = self.bytes().len() - FRAME_BYTES;
         if flag != 0 {
             return Err(Status::internal(format!(
                 "the message is marked as compressed ({flag}) and the call names no grpc-encoding"
@@ -254,7 +252,7 @@ impl Received {
             Self::Whole(bytes) => bytes,
             Self::Pieces(bytes) => bytes.freeze(),
         };
-        Ok(bytes.split_off(PREFIX_BYTES))
+        Ok(bytes.split_off(FRAME_BYTES))
     }
 }
 
@@ -263,17 +261,11 @@ fn too_large(length: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!("message has {length} bytes, the limit is {limit}"))
 }
 
-/// Flag and length in front of a message, once they are there.
-fn prefix(bytes: &[u8]) -> Option<(u8, usize)> {
-    let ([flag, length @ ..], _) = bytes.split_first_chunk::<PREFIX_BYTES>()?;
-    Some((*flag, usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX)))
-}
-
 /// Adds `data`, with room for the whole message as far as what has come bears it out: a length by
 /// itself reserves nothing.
 fn extend(pieces: &mut BytesMut, data: &[u8]) {
     if pieces.capacity() - pieces.len() < data.len() {
-        let whole = prefix(pieces).map_or(0, |(_, length)| length.saturating_add(PREFIX_BYTES));
+        let whole = prefix(pieces).map_or(0, |(_, length)| length.saturating_add(FRAME_BYTES));
         let room = whole.min(pieces.len() * GROWTH).saturating_sub(pieces.len());
         pieces.reserve(room.max(data.len()));
     }
@@ -288,7 +280,7 @@ fn encode(answer: &ModelInferResponse) -> Result<Response<PlainBody>, Status> {
     let length = answer.encoded_len();
     let too_large = |_| Status::internal(format!("the answer of {length} bytes is too large"));
     let announced = u32::try_from(length).map_err(too_large)?;
-    let mut message = BytesMut::with_capacity(PREFIX_BYTES + length);
+    let mut message = BytesMut::with_capacity(FRAME_BYTES + length);
     message.put_u8(0);
     message.put_u32(announced);
     answer.encode(&mut message).map_err(|error| Status::internal(error.to_string()))?;

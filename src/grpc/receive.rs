@@ -4,7 +4,7 @@
 //! refused there, before its bytes are read; then every byte counts as it comes, so that a length by
 //! itself takes nothing from others, and the codec sees a large message only when half of it is there
 //! ([`held`]). A body that brings no byte for a while is given up, unless it is a stream between two
-//! messages.
+//! messages. What is compressed is made plain last ([`decompressed`](mod@decompressed)).
 //!
 //! Source: gRPC over HTTP/2, "Requests" (`Length-Prefixed-Message`).
 
@@ -261,7 +261,13 @@ where
 }
 
 /// Bytes of the frame in front of a message: a flag and a length.
-const FRAME_BYTES: usize = 5;
+pub(super) const FRAME_BYTES: usize = 5;
+
+/// Flag and length in front of a message, once they are there.
+pub(super) fn prefix(bytes: &[u8]) -> Option<(u8, usize)> {
+    let ([flag, length @ ..], _) = bytes.split_first_chunk::<FRAME_BYTES>()?;
+    Some((*flag, usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX)))
+}
 
 /// Where in its messages a body is.
 #[derive(Debug, Default)]

@@ -43,7 +43,7 @@ fn a_message_is_the_same_however_it_is_cut() {
 #[test]
 fn a_whole_message_is_not_copied() {
     let bytes = Bytes::from(framed(&[7; 100]));
-    let place = bytes[PREFIX_BYTES..].as_ptr();
+    let place = bytes[FRAME_BYTES..].as_ptr();
     let mut received = Received::Nothing;
     received.push(bytes, 100).unwrap();
     assert_eq!(received.message().unwrap().as_ptr(), place);

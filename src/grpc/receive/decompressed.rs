@@ -18,7 +18,7 @@ use http_body::{Body as HttpBody, Frame};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{FRAME_BYTES, full};
+use super::{FRAME_BYTES, full, prefix};
 use crate::config::Compression;
 use crate::grpc::status::status;
 use crate::job::{ByteBudget, BytePermit};
@@ -78,18 +78,16 @@ impl<B> Decompressed<B> {
     /// Lets go on what is there, one message at a time: each may be many times as large as it came.
     fn pass(&mut self) -> Result<(), Status> {
         if self.passing == 0 {
-            let Some((&[flag, length @ ..], contents)) =
-                self.incoming.split_first_chunk::<FRAME_BYTES>()
-            else {
-                return Ok(());
-            };
-            let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+            let Some((flag, length)) = prefix(&self.incoming) else { return Ok(()) };
             // One above the limit is refused by whoever reads it.
             if flag == 1 && length <= self.limit {
-                if contents.len() < length {
+                let whole = FRAME_BYTES + length;
+                if self.incoming.len() < whole {
+                    // A large one is seen when half of it is there ([`super::held`]).
+                    self.incoming.reserve(whole - self.incoming.len());
                     return Ok(());
                 }
-                let message = self.incoming.split_to(FRAME_BYTES + length);
+                let message = self.incoming.split_to(whole);
                 return self.decompress(&message[FRAME_BYTES..]);
             }
             self.passing = length.saturating_add(FRAME_BYTES);
