@@ -31,6 +31,8 @@ pub struct Measured {
     pub late: u64,
     /// Latencies of refusals (`RESOURCE_EXHAUSTED`), in microseconds.
     pub refusals: Histogram<u64>,
+    /// How late requests left, in microseconds, in an open loop: time that the generator took.
+    pub lag: Histogram<u64>,
     /// What became of the requests that should have left within each [`WINDOW`] since the start.
     pub timeline: Vec<Window>,
     /// CPU time of the generator itself, where the system tells.
@@ -70,6 +72,7 @@ impl Measured {
             codes: BTreeMap::new(),
             late: 0,
             refusals: histogram(),
+            lag: histogram(),
             timeline: Vec::new(),
             own_cpu: None,
         }

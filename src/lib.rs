@@ -71,7 +71,7 @@
 //!   tightest rider be in time; other free instances get their share. A free worker never waits.
 //! - *Parts*: a request with more rows than a run takes runs in parts, on all instances at once.
 //! - *Between both sides* ([`processor`]): in overload the threads that serve connections do not interrupt
-//!   runs, and where there is one processor only, a worker lets them catch up before its next run.
+//!   runs, and where there is one processor only, a worker always lets them catch up before its next run.
 //!
 //! Estimates may be wrong: nothing is refused by them for longer than a second without a run that
 //! corrects them.

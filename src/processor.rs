@@ -6,17 +6,18 @@
 //! is put into the scheduling class that never interrupts, and takes what came in one go, when a
 //! processor is free or the run has used its slice of some milliseconds.
 //!
-//! *When a run ends*, and there is one processor only. The system gives each side half of it. In
-//! overload that can be too little for the one that takes requests in: they then wait in sockets, where
-//! their age cannot be seen, and what runs is answered too late, all of it, for as long as the overload
-//! lasts. So while requests are refused, a worker lets the other side catch up before its next run.
+//! *When a run ends*, and there is one processor only. The system gives each side half of it, which can
+//! be too little for the one that takes requests in: they then wait in sockets, where their age cannot
+//! be seen, nothing looks like too much, and what runs is answered too late, all of it, for as long as
+//! that lasts. So a worker lets the other side catch up before its next run: what waits, waits in a
+//! queue, where it is seen and rides in the same batch.
 //!
 //! With processors to spare the first changes nothing. Source: `sched(7)`, `SCHED_BATCH`.
 #![expect(unsafe_code, reason = "one system call that no library in the tree wraps")]
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -37,21 +38,11 @@ thread_local! {
 
 /// Whether all threads share one processor.
 static SHARED: AtomicBool = AtomicBool::new(false);
-/// Threads that serve connections and wait.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
-/// How often one of them had nothing more to do.
-static CAUGHT_UP: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+/// Turns of that thread and of the workers on the one processor.
+static TURNS: Turns = Turns::new();
 
 /// The manners of a thread that serves connections.
 struct Thread(Cell<Manners>);
-
-impl Drop for Thread {
-    fn drop(&mut self) {
-        if self.0.get().waits {
-            WAITING.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-}
 
 /// What a thread does when bytes come, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +78,60 @@ pub fn refused() {
     });
 }
 
-/// To be called when this thread is about to wait for events.
+/// Who waits for whom: workers between two runs, for the thread that serves connections.
+///
+/// Sequential consistency, because each side says something and then looks at what the other said:
+/// one of the two has to see the other.
+struct Turns {
+    /// Whether that thread has nothing to do.
+    idle: AtomicBool,
+    /// Workers that wait until it has.
+    waiting: AtomicUsize,
+    /// How often it had nothing more to do while a worker waited.
+    times: Mutex<u64>,
+    caught_up: Condvar,
+}
+
+impl Turns {
+    const fn new() -> Self {
+        let (idle, waiting) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { idle, waiting, times: Mutex::new(0), caught_up: Condvar::new() }
+    }
+
+    fn times(&self) -> MutexGuard<'_, u64> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nothing_to_do(&self) {
+        self.idle.store(true, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            *self.times() += 1;
+            self.caught_up.notify_all();
+        }
+    }
+
+    fn something_to_do(&self) {
+        self.idle.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits until there is nothing to do, at most for [`PATIENCE`].
+    fn wait(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let times = self.times();
+        if !self.idle.load(Ordering::SeqCst) {
+            let before = *times;
+            let still = |times: &mut u64| *times == before;
+            drop(self.caught_up.wait_timeout_while(times, PATIENCE, still));
+        }
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// To be called when a thread that serves connections is about to wait for events.
 pub fn parking() {
+    if SHARED.load(Ordering::Relaxed) {
+        TURNS.nothing_to_do();
+    }
     THREAD.with(|Thread(thread)| {
         let before = thread.get();
         if before == Manners::NEW {
@@ -96,22 +139,19 @@ pub fn parking() {
         }
         let manners = before.at(Instant::now());
         thread.set(manners);
-        if before.waits {
-            *caught_up() += 1;
-            CAUGHT_UP.1.notify_all();
-        }
         match (before.waits, manners.waits) {
-            (false, true) => {
-                WAITING.fetch_add(1, Ordering::Relaxed);
-                set_class(libc::SCHED_BATCH);
-            }
-            (true, false) => {
-                WAITING.fetch_sub(1, Ordering::Relaxed);
-                set_class(libc::SCHED_OTHER);
-            }
+            (false, true) => set_class(libc::SCHED_BATCH),
+            (true, false) => set_class(libc::SCHED_OTHER),
             _ => {}
         }
     });
+}
+
+/// To be called when events have come for a thread that waited for them.
+pub fn woken() {
+    if SHARED.load(Ordering::Relaxed) {
+        TURNS.something_to_do();
+    }
 }
 
 /// To be called once, at the start: all threads share one processor.
@@ -119,21 +159,15 @@ pub fn is_the_only_one() {
     SHARED.store(true, Ordering::Relaxed);
 }
 
-fn caught_up() -> std::sync::MutexGuard<'static, u64> {
-    CAUGHT_UP.0.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Called by a worker between two runs: what arrived during the run is let in, so that it rides in
-/// the next one. In overload of the only processor the worker waits until that is done, at most for
+/// the next one. On the only processor the worker waits until that is done, at most for
 /// [`PATIENCE`]; with processors to spare this returns at once.
 pub fn let_in() {
-    if !SHARED.load(Ordering::Relaxed) || WAITING.load(Ordering::Relaxed) == 0 {
-        std::thread::yield_now();
-        return;
+    // First a thread that was woken and has not run yet.
+    std::thread::yield_now();
+    if SHARED.load(Ordering::Relaxed) {
+        TURNS.wait();
     }
-    let before = *caught_up();
-    let still = |times: &mut u64| *times == before;
-    drop(CAUGHT_UP.1.wait_timeout_while(caught_up(), PATIENCE, still));
 }
 
 /// Not allowed (a sandbox forbids the call): then all stays as it is, which is right but slower.
@@ -185,18 +219,39 @@ mod tests {
         (0..=MANY).for_each(|_| refused());
         end_of_window();
         assert_eq!(class(), libc::SCHED_BATCH);
-        assert_eq!(WAITING.load(Ordering::Relaxed), 1);
-        is_the_only_one();
-        // A worker waits until the thread has nothing more to do, and not for ever.
-        let asked_at = Instant::now();
-        let_in();
-        assert!(asked_at.elapsed() >= PATIENCE);
-        let worker = std::thread::spawn(let_in);
-        while !worker.is_finished() {
-            parking();
-        }
         end_of_window();
         assert_eq!(class(), libc::SCHED_OTHER);
-        assert_eq!(WAITING.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_worker_waits_until_the_thread_has_nothing_more_to_do_and_not_for_ever() {
+        let turns = Turns::new();
+        turns.nothing_to_do();
+        // Nothing to let in: this would else take all of the patience, a hundred times.
+        let asked_at = Instant::now();
+        (0..100).for_each(|_| turns.wait());
+        assert!(asked_at.elapsed() < 100 * PATIENCE);
+        turns.something_to_do();
+        let asked_at = Instant::now();
+        turns.wait();
+        assert!(asked_at.elapsed() >= PATIENCE);
+        let waited_long = (1..=50).filter(|times| {
+            turns.something_to_do();
+            let waited = std::thread::scope(|scope| {
+                let worker = scope.spawn(|| {
+                    let asked_at = Instant::now();
+                    turns.wait();
+                    asked_at.elapsed()
+                });
+                while turns.waiting.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
+                turns.nothing_to_do();
+                worker.join().unwrap()
+            });
+            assert_eq!(*turns.times(), *times);
+            waited >= PATIENCE
+        });
+        assert!(waited_long.count() < 8, "it is told");
     }
 }

@@ -184,6 +184,8 @@ async fn open(run: Arc<Run>, rate: f64) {
         while in_flight.try_join_next().is_some() {}
         let run = Arc::clone(&run);
         in_flight.spawn(async move {
+            let lag = u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX);
+            run.measured(|measured| measured.lag.record(lag).ok());
             let result = run.call(index, due).await;
             run.record(result, due);
         });

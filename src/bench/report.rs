@@ -6,8 +6,11 @@ use serde_json::{Value, json};
 
 use super::{Measured, WINDOW};
 
-/// Share of a core from which on the generator may be what limits the rate.
+/// Share of a core from which on the generator of a closed loop may be what limits the rate. In an
+/// open loop it looks at the clock whenever it has nothing else to do.
 const BUSY: f64 = 0.9;
+/// Microseconds by which requests of an open loop may leave late and nobody need be told.
+const PUNCTUAL: u64 = 1000;
 
 impl Measured {
     /// All figures, for programs.
@@ -41,6 +44,11 @@ impl Measured {
             "generator": {
                 "cpu_us_per_request": self.own_micros(),
                 "cpu_share": self.own_share(),
+                "lag_us": {
+                    "p50": self.lag.value_at_quantile(0.5),
+                    "p99": self.lag.value_at_quantile(0.99),
+                    "max": self.lag.max(),
+                },
             },
         })
     }
@@ -63,10 +71,16 @@ impl Measured {
         let generator = match self.own_micros().zip(self.own_share()) {
             None => String::new(),
             Some((micros, share)) => {
-                let warning = if share > BUSY { "; it may be what limits the rate" } else { "" };
-                let percent = 100.0 * share;
+                let (lag, percent) = (self.lag.value_at_quantile(0.99), 100.0 * share);
+                let slow = if self.lag.is_empty() { share > BUSY } else { lag > PUNCTUAL };
+                let warning = if slow { "; it may be what limits the rate" } else { "" };
+                let lag = if self.lag.is_empty() {
+                    String::new()
+                } else {
+                    format!(", requests left p99 {lag} us late")
+                };
                 format!(
-                    "\ngenerator {micros:.1} us of CPU per request, {percent:.0} % of a core{warning}"
+                    "\ngenerator {micros:.1} us of CPU per request, {percent:.0} % of a core{lag}{warning}"
                 )
             }
         };

@@ -51,6 +51,7 @@ fn async_runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
         tokio::runtime::Builder::new_multi_thread()
     };
     runtime.worker_threads(threads).thread_name("async").on_thread_park(processor::parking);
+    runtime.on_thread_unpark(processor::woken);
     runtime.enable_all().build()
 }
 
