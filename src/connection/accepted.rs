@@ -11,6 +11,7 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::arrivals::Arrival;
+use super::backlog::Backlog;
 use super::parting::Parting;
 use super::service::{Answer, Calls, CallsOfConnection, ConnectionId, Origin};
 use super::socket::Socket;
@@ -58,7 +59,7 @@ impl<S> Connection<S> {
         S: Calls<Body: Answer>,
     {
         tokio::pin!(stopped);
-        let patience = self.port.limits.handshake;
+        let (patience, backlog) = (self.port.limits.handshake, socket.backlog());
         // Before its first words a connection has no call, so it can be dropped at any time.
         let met = tokio::select! {
             biased;
@@ -76,8 +77,10 @@ impl<S> Connection<S> {
             return;
         };
         match met {
-            Ok(Met::Clear(socket)) => self.serve_on(socket, None, stopped).await,
-            Ok(Met::Secured(secured)) => self.serve_on(secured.0, secured.1, stopped).await,
+            Ok(Met::Clear(socket)) => self.serve_on(socket, (None, backlog), stopped).await,
+            Ok(Met::Secured(secured)) => {
+                self.serve_on(secured.0, (secured.1, backlog), stopped).await;
+            }
             Err((reason, error)) => {
                 self.port.metrics.refused(reason);
                 tracing::debug!(?reason, %error, "closed before its first call");
@@ -89,7 +92,7 @@ impl<S> Connection<S> {
     async fn serve_on(
         self,
         socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        peer: Option<PeerIdentity>,
+        (peer, backlog): (Option<PeerIdentity>, Backlog),
         stopped: impl Future<Output = ()>,
     ) where
         S: Calls<Body: Answer>,
@@ -97,7 +100,7 @@ impl<S> Connection<S> {
         let Self { service, builder, port } = self;
         let limits = port.limits;
         let random = RandomState::new().hash_one(0_u8);
-        let origin = Origin { connection: ConnectionId(random), peer, crowded: None };
+        let origin = Origin { connection: ConnectionId(random), peer, crowded: None, backlog };
         let service = CallsOfConnection { service, origin, port: Arc::new(port) };
         let socket = Unstalled::new(Parting::new(socket), limits.write_stall);
         let connection = builder.serve_connection(TokioIo::new(socket), service);

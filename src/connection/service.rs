@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -19,6 +20,7 @@ use tower::util::Oneshot;
 
 use super::Connections;
 use super::answers::PiecedBody;
+use super::backlog::Backlog;
 use super::tls::PeerIdentity;
 use crate::job::ByteBudget;
 
@@ -34,6 +36,11 @@ pub struct Crowded {
     pub limit: usize,
 }
 
+/// How long a call at least lay in its socket before it was read: its deadline has run since then.
+/// Messages of an open stream do not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lay(pub Duration);
+
 /// What a connection knows of a call.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -43,6 +50,8 @@ pub struct Origin {
     pub peer: Option<PeerIdentity>,
     /// Whether it is one too many.
     pub crowded: Option<Crowded>,
+    /// How long what is read from the connection has lain there.
+    pub backlog: Backlog,
 }
 
 /// What answers the calls of a connection.
@@ -96,6 +105,10 @@ where
         }
         if let Some(crowded) = origin.crowded {
             extensions.insert(crowded);
+        }
+        match origin.backlog.age() {
+            Duration::ZERO => {}
+            age => drop(extensions.insert(Lay(age))),
         }
         Infallibly { future: self.0.clone().oneshot(request) }
     }

@@ -6,6 +6,8 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::{AsyncRead, AsyncWrite, Interest};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::backlog::{Aging, Backlog};
+
 /// A bound socket.
 pub trait Accept {
     /// What it accepts.
@@ -37,49 +39,60 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
     /// # Errors
     /// The system's.
     fn send_at_once(&self) -> io::Result<()>;
+
+    /// How long what is read has lain there, as far as that can be told.
+    fn backlog(&self) -> Backlog;
 }
 
 impl Accept for TcpListener {
-    type Socket = TcpStream;
+    type Socket = Aging<TcpStream>;
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        Self::accept(self).await.map(|(stream, _)| stream)
+    async fn accept(&self) -> io::Result<Self::Socket> {
+        Self::accept(self).await.map(|(stream, _)| Aging::new(stream))
     }
 }
 
 impl Accept for UnixListener {
-    type Socket = UnixStream;
+    type Socket = Aging<UnixStream>;
 
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Self::accept(self).await.map(|(stream, _)| stream)
+    async fn accept(&self) -> io::Result<Self::Socket> {
+        Self::accept(self).await.map(|(stream, _)| Aging::new(stream))
     }
 }
 
-impl Socket for TcpStream {
+impl Socket for Aging<TcpStream> {
     async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        Self::peek(self, bytes).await
+        self.socket().peek(bytes).await
     }
 
     async fn has_ended(&self) -> io::Result<bool> {
-        Ok(self.ready(Interest::READABLE).await?.is_read_closed())
+        Ok(self.socket().ready(Interest::READABLE).await?.is_read_closed())
     }
 
     fn send_at_once(&self) -> io::Result<()> {
-        self.set_nodelay(true)
+        self.socket().set_nodelay(true)
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.backlog()
     }
 }
 
-impl Socket for UnixStream {
+impl Socket for Aging<UnixStream> {
     async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        let look = || Ok(recv(self, &mut *bytes, RecvFlags::PEEK)?.0);
-        self.async_io(Interest::READABLE, look).await
+        let look = || Ok(recv(self.socket(), &mut *bytes, RecvFlags::PEEK)?.0);
+        self.socket().async_io(Interest::READABLE, look).await
     }
 
     async fn has_ended(&self) -> io::Result<bool> {
-        Ok(self.ready(Interest::READABLE).await?.is_read_closed())
+        Ok(self.socket().ready(Interest::READABLE).await?.is_read_closed())
     }
 
     fn send_at_once(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn backlog(&self) -> Backlog {
+        self.backlog()
     }
 }

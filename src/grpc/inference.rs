@@ -116,7 +116,7 @@ impl Begun {
         self.ended = true;
         let took = self.arrived_at.elapsed();
         self.model.metrics.ended(outcome, took);
-        if matches!(outcome, Outcome::Full | Outcome::Congested | Outcome::TooLittleTime) {
+        if outcome.is_refusal() {
             processor::refused();
         }
         match outcome {

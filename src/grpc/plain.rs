@@ -32,7 +32,7 @@ use super::status::status;
 use super::{deadline, request_id, wire};
 use crate::access::methods;
 use crate::connection::{Calls, Origin};
-use crate::error::{PredictError, rounded};
+use crate::error::{PredictError, Stage, rounded};
 use crate::job::ByteBudget;
 use crate::pb::{ModelInferRequest, ModelInferResponse};
 use crate::telemetry::metrics::calls::CallMetrics;
@@ -139,7 +139,8 @@ impl<S> Shared<S> {
         let message = wire::decode(message)?;
         let arrived_at = Instant::now();
         let timeout = head.timeout.map_err(|error| status(&error.into(), ""))?;
-        let deadline = deadline::of(arrived_at, timeout, self.service.limits());
+        let came_at = arrived_at.checked_sub(head.lay).unwrap_or(arrived_at);
+        let deadline = deadline::of(came_at, timeout, self.service.limits());
         // Where callers have names, no call is plain.
         let sender = self.service.sender(&http::Extensions::new())?;
         let sender = Sender { tenant: head.connection.0, ..sender };
@@ -166,6 +167,7 @@ impl<S> Shared<S> {
 enum Refusal {
     Congested { wait: Duration, left: Duration, retry_after: Duration },
     TooLittleTime { needed: Duration, left: Duration },
+    LateAtArrival,
 }
 
 impl Refusal {
@@ -177,6 +179,9 @@ impl Refusal {
             }
             Failure::Failed(PredictError::TooLittleTime { needed, left }) => {
                 Some(Self::TooLittleTime { needed: rounded(*needed), left: rounded(*left) })
+            }
+            Failure::Failed(PredictError::DeadlineExceeded { stage: Stage::Arrival }) => {
+                Some(Self::LateAtArrival)
             }
             _ => None,
         }

@@ -2,6 +2,7 @@
 //! predictions, `model` for descriptions, `control` for loading. What is not served says why.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,6 +16,7 @@ use super::stream::Whole;
 use super::{deadline, model, request_id, stream};
 use crate::access::{Access, Caller};
 use crate::config::RequestLimits;
+use crate::connection::Lay;
 use crate::deadline::Deadline;
 use crate::error::{PredictError, Right};
 use crate::pb;
@@ -170,7 +172,9 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let arrived_at = Instant::now();
-        let deadline = self.deadline(arrived_at, request.metadata())?;
+        let lay = request.extensions().get().map_or(Duration::ZERO, |Lay(age)| *age);
+        let came_at = arrived_at.checked_sub(lay).unwrap_or(arrived_at);
+        let deadline = self.deadline(came_at, request.metadata())?;
         let sender = self.sender(request.extensions())?;
         let trace = request.extensions().get::<CallTrace>().cloned();
         let request_id = request_id::of(request.metadata().as_ref());

@@ -20,6 +20,8 @@ pub(super) struct Head {
     pub(super) connection: ConnectionId,
     pub(super) crowded: Option<Crowded>,
     pub(super) trace: Option<CallTrace>,
+    /// How long it lay in its socket.
+    pub(super) lay: Duration,
 }
 
 impl Head {
@@ -46,6 +48,7 @@ impl Head {
             request_id: request_id.and_then(request_id::text),
             connection: origin.connection,
             crowded: origin.crowded,
+            lay: origin.backlog.age(),
             trace: request.extensions().get::<CallTrace>().cloned(),
         })
     }
@@ -54,6 +57,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::backlog::Backlog;
 
     const OPEN: Ways = Ways { guarded: false, compresses: false };
 
@@ -62,7 +66,12 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let origin = Origin { connection: ConnectionId(7), peer: None, crowded: None };
+        let origin = Origin {
+            connection: ConnectionId(7),
+            peer: None,
+            crowded: None,
+            backlog: Backlog::default(),
+        };
         Head::of(&request.body(()).unwrap(), &origin, ways)
     }
 
@@ -79,6 +88,19 @@ mod tests {
         let reads = [message, ("grpc-accept-encoding", "gzip")];
         assert!(of(OPEN, &reads).is_some());
         assert!(of(Ways { compresses: true, ..OPEN }, &reads).is_none());
+    }
+
+    #[test]
+    fn a_call_is_as_old_as_what_is_read_from_its_connection() {
+        let request = Request::post(PATH).header("content-type", "application/grpc");
+        let request = request.body(()).unwrap();
+        let backlog = Backlog::default();
+        let (connection, seen) = (ConnectionId(7), backlog.clone());
+        let origin = Origin { connection, peer: None, crowded: None, backlog };
+        for age in [Duration::ZERO, Duration::from_millis(60)] {
+            seen.set(age);
+            assert_eq!(Head::of(&request, &origin, OPEN).unwrap().lay, age);
+        }
     }
 
     #[test]

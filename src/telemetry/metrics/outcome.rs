@@ -30,6 +30,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the request was refused for want of time or room before it cost anything.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::Full | Self::Congested | Self::TooLittleTime | Self::LateAtArrival)
+    }
+
     /// All outcomes, in the order of their discriminants.
     pub const ALL: [Self; 11] = [
         Self::Ok,
