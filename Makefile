@@ -98,7 +98,7 @@ bench: build bench-out/models.made ## Measure every row of the targets, about ha
 bench-instructions: build ## Count instructions under valgrind, hold them against the record (ARGS=--record)
 	benches/instructions.py $(ARGS)
 
-bench-scheduling: build bench-out/models.made ## Measure batching and overload on real models, about a quarter of an hour (ARGS=--quick)
+bench-scheduling: build bench-out/models.made ## Measure batching and overload on real models, about twenty minutes (ARGS=--quick)
 	benches/scheduling.py --text bench-out/models $(ARGS)
 
 bench-scaling: build .venv/bench/installed ## Measure how cost grows with callers, bytes, models and more, about seven minutes (ARGS=--quick)
