@@ -25,7 +25,7 @@ use tokio::time::Instant;
 /// Time between two notes: below it, nothing is late that was not.
 const NOTE_EVERY: Duration = Duration::from_millis(1);
 /// Most notes that are kept. A socket that is so far behind gets no more until some are read.
-const MOST_NOTES: usize = 1024;
+const MOST_NOTES: usize = 256;
 
 /// How long what is read from a connection has lain there; clones share it.
 #[derive(Debug, Clone, Default)]
