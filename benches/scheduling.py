@@ -192,7 +192,7 @@ def overload(rows, options):
         for factor, clients in kinds[3:]:
             loads = [each.load for each in steady(rounds[factor, clients])]
             name = f"magika at {factor}x, clients that {clients}"
-            share = medians[factor, clients] / max(medians[best], 1)
+            share = medians[factor, clients] / max(medians[best], 0.01)
             figures = told(rounds[factor, clients])
             rows.append(row(f"{name}: goodput over best", share, AT_LEAST, 0.95, figures, note))
             answers = sum(load["answers"] for load in loads)

@@ -15,6 +15,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::ServiceExt;
 use tower::util::Oneshot;
 
@@ -40,6 +41,13 @@ pub struct Crowded {
 /// Messages of an open stream do not know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lay(pub Duration);
+
+impl Lay {
+    /// When a call came that was read at `read_at`.
+    pub fn came_at(self, read_at: Instant) -> Instant {
+        read_at.checked_sub(self.0).unwrap_or(read_at)
+    }
+}
 
 /// What a connection knows of a call.
 #[derive(Debug, Clone)]

@@ -139,8 +139,7 @@ impl<S> Shared<S> {
         let message = wire::decode(message)?;
         let arrived_at = Instant::now();
         let timeout = head.timeout.map_err(|error| status(&error.into(), ""))?;
-        let came_at = arrived_at.checked_sub(head.lay).unwrap_or(arrived_at);
-        let deadline = deadline::of(came_at, timeout, self.service.limits());
+        let deadline = deadline::of(head.lay.came_at(arrived_at), timeout, self.service.limits());
         // Where callers have names, no call is plain.
         let sender = self.service.sender(&http::Extensions::new())?;
         let sender = Sender { tenant: head.connection.0, ..sender };

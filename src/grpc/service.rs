@@ -2,7 +2,6 @@
 //! predictions, `model` for descriptions, `control` for loading. What is not served says why.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -172,8 +171,8 @@ impl GrpcInferenceService for InferenceService {
         request: Request<pb::ModelInferRequest>,
     ) -> Result<Response<pb::ModelInferResponse>, Status> {
         let arrived_at = Instant::now();
-        let lay = request.extensions().get().map_or(Duration::ZERO, |Lay(age)| *age);
-        let came_at = arrived_at.checked_sub(lay).unwrap_or(arrived_at);
+        let lay = request.extensions().get::<Lay>();
+        let came_at = lay.map_or(arrived_at, |lay| lay.came_at(arrived_at));
         let deadline = self.deadline(came_at, request.metadata())?;
         let sender = self.sender(request.extensions())?;
         let trace = request.extensions().get::<CallTrace>().cloned();

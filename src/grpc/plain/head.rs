@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, Request};
 
 use super::{PATH, Ways};
-use crate::connection::{ConnectionId, Crowded, Origin};
+use crate::connection::{ConnectionId, Crowded, Lay, Origin};
 use crate::error::InvalidRequest;
 use crate::grpc::{deadline, request_id};
 use crate::telemetry::traces::CallTrace;
@@ -21,7 +21,7 @@ pub(super) struct Head {
     pub(super) crowded: Option<Crowded>,
     pub(super) trace: Option<CallTrace>,
     /// How long it lay in its socket.
-    pub(super) lay: Duration,
+    pub(super) lay: Lay,
 }
 
 impl Head {
@@ -48,7 +48,7 @@ impl Head {
             request_id: request_id.and_then(request_id::text),
             connection: origin.connection,
             crowded: origin.crowded,
-            lay: origin.backlog.age(),
+            lay: Lay(origin.backlog.age()),
             trace: request.extensions().get::<CallTrace>().cloned(),
         })
     }
@@ -99,7 +99,7 @@ mod tests {
         let origin = Origin { connection, peer: None, crowded: None, backlog };
         for age in [Duration::ZERO, Duration::from_millis(60)] {
             seen.set(age);
-            assert_eq!(Head::of(&request, &origin, OPEN).unwrap().lay, age);
+            assert_eq!(Head::of(&request, &origin, OPEN).unwrap().lay, Lay(age));
         }
     }
 
