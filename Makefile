@@ -64,7 +64,7 @@ image-whole: .venv/clients/installed ## The same with the compiling, on bases ma
 test-scale-out: build .venv/clients/installed ## Servers come and go under load behind round robin, nginx and Envoy
 	tests/scale_out/run.sh
 
-scale-out: build .venv/clients/installed ## The same at length (ARGS='--rounds 100 --front envoy --trial ageing')
+scale-out: build .venv/clients/installed ## The same at length (ARGS='--rounds 100 --front envoy --trial ageing'), or what they answer together (ARGS=--throughput)
 	tests/scale_out/run.sh $(or $(ARGS),--rounds 100)
 
 test-chart: build ## Render the Helm chart, check it, and run its pods (ARGS='-k name')

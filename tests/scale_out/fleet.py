@@ -45,17 +45,19 @@ def repository(folder, version):
 
 
 class Server:
-    """One place of a fleet: an address, and a process that comes and goes."""
+    """One place of a fleet: an address, and a process that comes and goes, on a processor of its
+    own if one is given."""
 
-    def __init__(self, log, flags=()):
+    def __init__(self, log, flags=(), processor=None):
         ports = free_ports(3)
         self.grpc, self.http, self.admin = (f"127.0.0.1:{port}" for port in ports)
         self.log_path = log
         self.flags = flags
+        self.pinned = [] if processor is None else ["taskset", "--cpu-list", str(processor)]
         self.process = None
 
     def start(self, models, *flags):
-        command = [BINARY, "serve", str(models), "--strict", "--intra-op-threads", "1"]
+        command = [*self.pinned, BINARY, "serve", str(models), "--strict", "--intra-op-threads", "1"]
         for port in ("grpc", "http", "admin"):
             command += [f"--{port}-addr", getattr(self, port)]
         command += ["--log-format", "text", *self.flags, *flags]

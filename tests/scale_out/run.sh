@@ -3,6 +3,7 @@
 #
 #   tests/scale_out/run.sh                    the tests
 #   tests/scale_out/run.sh --rounds 100 …     trial.py with these arguments
+#   tests/scale_out/run.sh --throughput …     throughput.py with these arguments
 #
 # nginx is unpacked from Debian's package into .tools/nginx and not installed, so that no service
 # starts; Envoy comes with the Python packages of .venv/clients.
@@ -23,6 +24,9 @@ fi
 
 python=$PWD/.venv/clients/bin/python
 export PYTHONDONTWRITEBYTECODE=1
+if [[ "${1:-}" == --throughput ]]; then
+    exec "$python" tests/scale_out/throughput.py "${@:2}"
+fi
 if (($#)); then
     exec "$python" tests/scale_out/trial.py "$@"
 fi
