@@ -3,8 +3,9 @@
 
     tests/scale_out/throughput.py [--front round_robin|nginx|envoy]... [--rounds 5] [--seconds 4]
 
-The model is magika: a call costs a server milliseconds and callers and proxies, which share the last
-processor with a server, a fraction of one. The numbers of servers take turns within a round.
+The model is magika: a call costs a server milliseconds, and callers and proxies, which share the last
+processor with a server, a fraction of one. From 1, numbers of servers double up to the machine's
+processors, and they take turns within a round.
 """
 
 import argparse
@@ -45,19 +46,19 @@ def question():
 async def answers(front, callers, seconds):
     """Answers a second to callers that ask again as soon as they are answered."""
     channel = front.channel()
-    stub, message, answered = stubs.GRPCInferenceServiceStub(channel), question(), 0
+    stub, message = stubs.GRPCInferenceServiceStub(channel), question()
 
     async def caller(end):
-        nonlocal answered
+        count = 0
         while time.monotonic() < end:
             await stub.ModelInfer(message, timeout=PATIENCE)
-            answered += 1
+            count += 1
+        return count
 
     async def all_for(seconds):
-        nonlocal answered
-        answered, begun_at = 0, time.monotonic()
-        await asyncio.gather(*(caller(begun_at + seconds) for _ in range(callers)))
-        return answered / (time.monotonic() - begun_at)
+        begun_at = time.monotonic()
+        counts = await asyncio.gather(*(caller(begun_at + seconds) for _ in range(callers)))
+        return sum(counts) / (time.monotonic() - begun_at)
 
     await all_for(seconds / 4)
     rate = await all_for(seconds)
@@ -89,7 +90,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
     given = parser.parse_args()
-    counts = range(1, len(PROCESSORS) + 1)
+    counts = [1 << n for n in range(len(PROCESSORS).bit_length())]
     for name in given.front or FRONTS:
         rates = {count: [] for count in counts}
         for _ in range(given.rounds):
@@ -99,7 +100,7 @@ def main():
         for count in counts:
             ratios = sorted(many / one for many, one in zip(rates[count], rates[1]))
             print(
-                f"{name:12} {count} server{'s' * (count > 1):1} {statistics.median(rates[count]):7.1f} "
+                f"{name:12} {count:3} server(s) {statistics.median(rates[count]):7.1f} "
                 f"answers/s, {statistics.median(ratios):.2f} times one "
                 f"({ratios[0]:.2f} to {ratios[-1]:.2f})",
                 flush=True,
