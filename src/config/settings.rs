@@ -171,7 +171,9 @@ pub const SERVER: &[Setting] = &[
         "256",
         "TLS handshakes at a time, on each port; one that stalls gives way to a new one",
     ),
-    setting("max_streams", "256", "Concurrent calls on one connection"),
+    // Calls beyond these wait in the client, where nobody sees their age: it takes more than come within
+    // a deadline, or an overload keeps all answers late.
+    setting("max_streams", "1024", "Concurrent calls on one connection"),
     // With the largest headers a call that does nothing takes about 20 KiB: these, a third of a gigabyte.
     setting(
         "max_calls",
