@@ -14,7 +14,7 @@ ARGS    ?=
 # ONNX Runtime sends usage data to its maker unless this is set before it is loaded.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help build release serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling bench-scaling bench-peers asan miri loom fuzz chaos soak soak-control test-kube tools clean FORCE
+.PHONY: help build release serve test test-rust test-clients test-examples test-chart test-image image image-whole test-scale-out scale-out chart-readme lint supply-chain advisories sbom bench bench-instructions bench-scheduling bench-scaling bench-peers asan miri loom fuzz chaos soak soak-control test-kube test-kubelet tools clean FORCE
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -148,6 +148,9 @@ soak-control: .venv/clients/installed ## A server that leaks on purpose, which t
 
 test-kube: ## Try the chart on a real Kubernetes API server, about five minutes, the first build not counted (needs Go; ARGS='-only REGEXP')
 	tests/kube/run.sh $(ARGS)
+
+test-kubelet: build ## Run the pods of the chart on a real kubelet, the first build not counted (root; needs Go; ARGS='-only REGEXP')
+	tests/kube/run.sh --kubelet $(ARGS)
 
 tools: ## Install the command line tools of the tests into .tools/ (needs Go)
 	tests/clients/tools.sh

@@ -17,40 +17,7 @@ whole=false
 [[ "${1:-}" != --whole ]] || whole=true
 FLAVOR=${FLAVOR:-cpu}
 LICENSES=5.0.0 # version of cargo-bundle-licenses, as in the Dockerfile
-work=.tools/image
-mkdir -p "$work"
-
-as_root=()
-[[ $EUID -eq 0 ]] || as_root=(sudo --preserve-env)
-missing=()
-for tool in buildah mmdebstrap runc; do
-    command -v "$tool" >/dev/null || missing+=("$tool")
-done
-if ((${#missing[@]})); then
-    "${as_root[@]}" apt-get update -q
-    "${as_root[@]}" apt-get install -qy --no-install-recommends "${missing[@]}"
-fi
-
-# Images are kept here and nowhere else; layers are plain folders, which any file system can hold.
-export BUILDAH_ISOLATION=chroot BUILDAH_FORMAT=docker
-builder=$(type -P buildah)
-buildah() {
-    "${as_root[@]}" "$builder" --storage-driver vfs --root "$PWD/$work/store" \
-        --runroot "$PWD/$work/run" "$@"
-}
-exists() { buildah inspect --type image "$1" >/dev/null 2>&1; }
-
-# base NAME SOURCE...: an image of these folders or archives, unpacked one over the other.
-base() {
-    local name=$1 container
-    shift
-    container=$(buildah from scratch)
-    for source in "$@"; do
-        buildah add --quiet "$container" "${source%%=*}" "${source#*=}" >/dev/null
-    done
-    buildah config --env PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
-    buildah commit --quiet --rm "$container" "$name" >/dev/null
-}
+. tests/image/buildah.sh
 
 # Debian's slim image has these packages and few more.
 debian=localhost/debian:slim

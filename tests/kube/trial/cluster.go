@@ -51,6 +51,8 @@ var users = []struct{ name, group string }{
 	{"admin", "system:masters"},
 	{"system:kube-controller-manager", ""},
 	{"system:kube-scheduler", ""},
+	{"system:kube-proxy", ""},
+	{"system:node:" + realNodeName, "system:nodes"},
 	// A person who was given one namespace and nothing else.
 	{"tenant", ""},
 }
@@ -79,7 +81,7 @@ func startCluster(ctx context.Context, executable, folder string) (*cluster, err
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file="+c.path("accounts.key"),
 		"--service-account-signing-key-file="+c.path("accounts.key"),
-		"--service-cluster-ip-range=10.96.0.0/16",
+		"--service-cluster-ip-range=10.96.0.0/16", "--kubelet-preferred-address-types=InternalIP",
 		"--requestheader-client-ca-file="+c.path("front-proxy.crt"),
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
@@ -157,13 +159,18 @@ func (c *cluster) startControllers(schedulers []string) error {
 
 func (c *cluster) path(name string) string { return filepath.Join(c.folder, name) }
 
+// start starts a part of the control plane.
 func (c *cluster) start(files []*os.File, name string, args ...string) error {
+	return c.startProgram(c.executable, files, name, append([]string{name}, args...)...)
+}
+
+func (c *cluster) startProgram(executable string, files []*os.File, name string, args ...string) error {
 	log, err := os.Create(c.path(name + ".log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(c.executable, append([]string{name}, args...)...)
+	cmd := exec.Command(executable, args...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, files
 	// No proxy and no kubeconfig of the person who runs this has a say.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.folder}

@@ -24,6 +24,10 @@ type settings struct {
 	helms        string
 	chart        string
 	crds         string
+	node         string
+	images       string
+	image        string
+	caller       string
 	only         string
 	keep         bool
 }
@@ -34,6 +38,10 @@ func main() {
 	flag.StringVar(&s.helms, "helm", "", "executables of Helm, with commas between them")
 	flag.StringVar(&s.chart, "chart", "helm/onnxd", "folder of the chart")
 	flag.StringVar(&s.crds, "crds", "", "folders and files of custom resource definitions, with commas between them")
+	flag.StringVar(&s.node, "node", "", "folder with containerd and what it needs: a node that runs pods takes the place of those that stand in")
+	flag.StringVar(&s.images, "images", "", "files of images that this node has, with commas between them")
+	flag.StringVar(&s.image, "image", "", "image that its pods run, as REPOSITORY:TAG")
+	flag.StringVar(&s.caller, "caller", "", "executable of onnxd that calls them")
 	flag.StringVar(&s.only, "only", "", "try only what matches this regular expression")
 	flag.BoolVar(&s.keep, "keep", false, "leave the cluster running at the end, until interrupted")
 	flag.Parse()
@@ -60,6 +68,9 @@ func try(ctx context.Context, s settings) error {
 		if t.cluster != nil {
 			t.cluster.stop()
 		}
+		if t.node != nil {
+			t.node.remove()
+		}
 		if r.failed == 0 {
 			_ = os.RemoveAll(folder)
 		} else {
@@ -78,9 +89,18 @@ func try(ctx context.Context, s settings) error {
 		if err := t.cluster.startControllers(schedulers); err != nil {
 			return err
 		}
-		t.nodes, err = startNodes(ctx, t.cluster.client)
+		if s.node == "" {
+			t.nodes, err = startNodes(ctx, t.cluster.client)
+		}
 		return err
 	})
+	if s.node != "" && r.failed == 0 {
+		r.always("a node with a kubelet gets ready", func() error {
+			node, err := startRealNode(ctx, t.cluster, s.node, strings.Split(s.images, ","))
+			t.node = node
+			return err
+		})
+	}
 	r.always("definitions of custom resources are accepted", func() error { return t.installCRDs(ctx, strings.Split(s.crds, ",")) })
 	for _, executable := range strings.Split(s.helms, ",") {
 		r.always("Helm answers: "+executable, func() error {
@@ -89,8 +109,14 @@ func try(ctx context.Context, s settings) error {
 			return err
 		})
 	}
-	if r.failed == 0 {
+	switch {
+	case r.failed > 0:
+	case s.node == "":
 		t.all(ctx)
+	default:
+		for _, h := range t.helms {
+			t.running(ctx, h, s.image, s.caller)
+		}
 	}
 	if t.cluster != nil {
 		if err := t.cluster.ended(); err != nil {

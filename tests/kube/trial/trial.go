@@ -27,6 +27,7 @@ type trial struct {
 	*report
 	cluster *cluster
 	nodes   *nodes
+	node    *realNode
 	helms   []*helm
 	chart   string
 }
