@@ -234,7 +234,7 @@ def capacity_of(server, model, callers, options):
 
 
 def recovery(rows, server, capacity, clients, options):
-    """How long it takes after an overload until those who ask for half of the capacity get it again."""
+    """How long after an overload those who ask for half of the capacity get what they usually do."""
     found, count = [], 2 * options.rounds + 1
     for turn in range(count):
         of = f"round {turn + 1} of {count}"

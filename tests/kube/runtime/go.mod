@@ -1,3 +1,4 @@
+// What a node runs besides Kubernetes: a module of its own, with versions of its own.
 module example.com/node
 
 go 1.26.8

@@ -81,7 +81,9 @@ func startCluster(ctx context.Context, executable, folder string) (*cluster, err
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file="+c.path("accounts.key"),
 		"--service-account-signing-key-file="+c.path("accounts.key"),
-		"--service-cluster-ip-range=10.96.0.0/16", "--kubelet-preferred-address-types=InternalIP",
+		"--service-cluster-ip-range=10.96.0.0/16",
+		// No name server knows the names of nodes.
+		"--kubelet-preferred-address-types=InternalIP",
 		"--requestheader-client-ca-file="+c.path("front-proxy.crt"),
 		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",

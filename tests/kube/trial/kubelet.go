@@ -77,12 +77,8 @@ func (n *realNode) prepare(ctx context.Context) error {
 	if err := n.keepSettings(ctx); err != nil {
 		return err
 	}
-	hierarchies, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
-	if err != nil {
-		return err
-	}
-	for _, hierarchy := range hierarchies {
-		if err := os.MkdirAll(filepath.Join(filepath.Dir(hierarchy), n.cgroup), 0o755); err != nil {
+	for _, group := range n.groups() {
+		if err := os.MkdirAll(group, 0o755); err != nil {
 			return err
 		}
 	}
@@ -275,10 +271,18 @@ func (n *realNode) processes() map[int]string {
 	return all
 }
 
-// groups are the control groups that hold the pods.
+// groups are the control groups that hold the pods: one, or with the first version of control groups
+// one for each controller.
 func (n *realNode) groups() []string {
-	folders, _ := filepath.Glob("/sys/fs/cgroup/*/" + n.cgroup)
-	return folders
+	const root = "/sys/fs/cgroup"
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
+		return []string{filepath.Join(root, n.cgroup)}
+	}
+	files, _ := filepath.Glob(filepath.Join(root, "*", "cgroup.procs"))
+	for i, file := range files {
+		files[i] = filepath.Join(filepath.Dir(file), n.cgroup)
+	}
+	return files
 }
 
 // remove ends what pods are left and takes away what outlives processes.

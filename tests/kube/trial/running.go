@@ -176,19 +176,28 @@ func (r *runningRelease) rollOut(ctx context.Context) error {
 }
 
 func (r *runningRelease) uninstall(ctx context.Context) error {
+	before, err := r.pods(ctx)
+	if err != nil {
+		return err
+	}
+	if len(before) == 0 {
+		return errors.New("there is no pod")
+	}
+	// Who is not gone by then is killed.
+	grace := time.Duration(*before[0].Spec.TerminationGracePeriodSeconds) * time.Second
 	begun := time.Now()
 	if _, err := r.helm.run(ctx, "admin", "uninstall", "onnxd", "--namespace", r.namespace, "--wait", "--timeout=120s"); err != nil {
 		return err
 	}
-	err := eventually(ctx, func(ctx context.Context) error {
+	err = eventually(ctx, func(ctx context.Context) error {
 		pods, err := r.pods(ctx)
 		if err == nil && len(pods) > 0 {
 			err = fmt.Errorf("%d pods are left", len(pods))
 		}
 		return err
 	})
-	if err == nil && time.Since(begun) > time.Minute {
-		err = fmt.Errorf("it took %s", time.Since(begun))
+	if took := time.Since(begun); err == nil && took >= grace {
+		err = fmt.Errorf("it took %s of %s", took, grace)
 	}
 	return err
 }
