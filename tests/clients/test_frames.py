@@ -304,7 +304,7 @@ def test_what_is_announced_is_what_is_configured(address):
     with Connection(address) as connection:
         announced = connection.settings()
     # Calls, window of a call, size of a frame, size of headers.
-    assert announced == {3: 256, 4: 512 << 10, 5: 16 << 10, 6: 16 << 10}
+    assert announced == {3: 1024, 4: 512 << 10, 5: 16 << 10, 6: 16 << 10}
 
 
 def test_windows_are_given_back(address):
