@@ -262,19 +262,20 @@ impl WorkerPool {
 }
 
 impl PoolShared {
-    /// Answers riders of a batch, now or when it is the batch's turn.
-    fn deliver(&self, batch: u64, answers: Vec<(Reply, Answer)>) {
+    /// Answers riders of a batch whose run took so long, now or when it is the batch's turn.
+    fn deliver(&self, batch: u64, answers: Vec<(Reply, Answer)>, took: Duration) {
         let answers = match &self.in_order {
             Some(order) => order.pass(batch, answers),
             None => answers,
         };
-        self.courier.deliver(answers);
+        self.courier.deliver(answers, took);
     }
 
     /// Every rider of a batch was answered or dropped.
     fn batch_over(&self, batch: u64) {
         if let Some(order) = &self.in_order {
-            self.courier.deliver(order.over(batch));
+            // They have waited long enough to leave at once.
+            self.courier.deliver(order.over(batch), Duration::MAX);
         }
     }
 }

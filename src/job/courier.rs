@@ -8,7 +8,10 @@
 //! run before it writes any keeps every caller waiting, and has nothing to do itself until they have
 //! read the answers and written their next requests: server and callers take turns. With callers that
 //! have one request in flight each, on one processor and a run that costs next to nothing, portions
-//! answer 12 to 30 % more of them up to 64, and as many beyond.
+//! answer 12 to 30 % more of them up to 64, and as many beyond. Where the run is what takes the time,
+//! they would only make the next one smaller, as it begins with those who come back first.
+
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
@@ -19,18 +22,27 @@ use super::{Answer, Reply};
 const RUNS_ON_THE_WAY: usize = 64;
 /// Portions in which the answers of a run leave. More cost writes and gain no more.
 const PORTIONS: usize = 4;
+/// What a caller takes of this side's time beside its share of a run, roughly.
+const BESIDE_A_RUN: Duration = Duration::from_micros(10);
 
 /// Hands answers over. Clones share the task.
 #[derive(Debug, Clone, Default)]
-pub struct Courier(Option<mpsc::Sender<Vec<(Reply, Answer)>>>);
+pub struct Courier(Option<mpsc::Sender<Delivery>>);
+
+/// The answers of a run.
+#[derive(Debug)]
+struct Delivery {
+    answers: Vec<(Reply, Answer)>,
+    /// How many leave at once.
+    portion: usize,
+}
 
 impl Courier {
     /// Starts the task on the current runtime. It ends with its last handle.
     pub fn start() -> Self {
-        let (sender, mut runs) = mpsc::channel::<Vec<(Reply, Answer)>>(RUNS_ON_THE_WAY);
+        let (sender, mut runs) = mpsc::channel(RUNS_ON_THE_WAY);
         tokio::spawn(async move {
-            while let Some(answers) = runs.recv().await {
-                let portion = answers.len().div_ceil(PORTIONS);
+            while let Some(Delivery { answers, portion }) = runs.recv().await {
                 let mut answers = answers.into_iter();
                 send_all(answers.by_ref().take(portion));
                 while answers.len() > 0 {
@@ -45,20 +57,28 @@ impl Courier {
         Self(Some(sender))
     }
 
-    /// Answers all riders of a run. Blocks while too many runs are on their way; only a worker's
-    /// own thread may call it.
-    pub fn deliver(&self, answers: Vec<(Reply, Answer)>) {
+    /// Answers all riders of a run that took so long. Blocks while too many runs are on their way;
+    /// only a worker's own thread may call it.
+    pub fn deliver(&self, answers: Vec<(Reply, Answer)>, took: Duration) {
         match &self.0 {
             // For one answer the way over the task would be the longer one.
             Some(sender) if answers.len() > 1 => {
+                let portion = portion(answers.len(), took);
                 // The runtime may be gone already; then nobody waits, but sending harms nobody.
-                if let Err(mpsc::error::SendError(answers)) = sender.blocking_send(answers) {
-                    send_all(answers);
+                let sent = sender.blocking_send(Delivery { answers, portion });
+                if let Err(mpsc::error::SendError(delivery)) = sent {
+                    send_all(delivery.answers);
                 }
             }
             _ => send_all(answers),
         }
     }
+}
+
+/// How many answers of a run that took so long leave at once.
+fn portion(answers: usize, took: Duration) -> usize {
+    let beside = BESIDE_A_RUN.saturating_mul(u32::try_from(answers).unwrap_or(u32::MAX));
+    if took < beside { answers.div_ceil(PORTIONS) } else { answers }
 }
 
 fn send_all(answers: impl IntoIterator<Item = (Reply, Answer)>) {
@@ -82,10 +102,10 @@ mod tests {
         answered.unzip()
     }
 
-    /// Hands a run over as a worker does, from a thread of its own.
+    /// Hands a short run over as a worker does, from a thread of its own.
     fn deliver(courier: &Courier, answers: Vec<(Reply, Answer)>) {
         let courier = courier.clone();
-        std::thread::spawn(move || courier.deliver(answers)).join().unwrap();
+        std::thread::spawn(move || courier.deliver(answers, Duration::ZERO)).join().unwrap();
     }
 
     fn answered(callers: &mut [Receiver<Answer>]) -> usize {
@@ -104,6 +124,13 @@ mod tests {
         }
         portions.retain(|portion| *portion > 0);
         assert_eq!(portions, [3, 3, 3, 1]);
+    }
+
+    #[test]
+    fn answers_of_a_long_run_leave_at_once() {
+        assert_eq!(portion(64, 63 * BESIDE_A_RUN), 16);
+        assert_eq!(portion(64, 64 * BESIDE_A_RUN), 64);
+        assert_eq!(portion(2, Duration::ZERO), 1);
     }
 
     #[tokio::test]

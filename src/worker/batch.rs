@@ -268,7 +268,7 @@ fn answer(shared: &PoolShared, riders: Riders, done: Done) {
             reply @ Reply::Whole(_) => answers.push((reply, Ok(response))),
         }
     }
-    shared.deliver(sequence, answers);
+    shared.deliver(sequence, answers, took);
 }
 
 /// Tells of a run to those riders' traces that are recorded.
@@ -327,5 +327,5 @@ fn fail(shared: &PoolShared, riders: Riders, error: ExecuteError) {
     let (began, took) = (riders.started_at, riders.started_at.elapsed());
     recorded(shared, &riders.jobs, (rows, began, took), true);
     let answers = riders.jobs.into_iter().map(|job| (job.reply, Err(answer.clone())));
-    shared.deliver(riders.sequence, answers.collect());
+    shared.deliver(riders.sequence, answers.collect(), took);
 }
