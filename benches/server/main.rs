@@ -3,8 +3,8 @@
 //! The floor is the smallest server that this stack allows and answers a canned tensor; the
 //! ceiling is the same model in ONNX Runtime without any server. Server and floor run on one core,
 //! the load generator and this process on the other. Loads take turns, so that a machine that
-//! becomes slower does so for both sides of a ratio; figures are medians over the rounds, CPU time
-//! is that of the server's process.
+//! becomes slower does so for both sides of a ratio ([`turns`]); figures are medians over the rounds,
+//! CPU time is that of the server's process.
 //!
 //! | rows | file | what |
 //! | --- | --- | --- |
@@ -33,6 +33,7 @@ mod run;
 mod setting;
 mod start;
 mod table;
+mod turns;
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
 //! Row 7: twice as many requests as the server can answer, and how soon all is well after them.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use onnxd::bench::load::{self, Load, Pace};
@@ -10,6 +11,7 @@ use crate::row::Row;
 use crate::row::Target::{AtLeast, AtMost};
 use crate::run::Server;
 use crate::setting::Setting;
+use crate::turns;
 
 /// Time that each request has.
 const DEADLINE: Duration = Duration::from_millis(50);
@@ -35,28 +37,34 @@ pub(crate) fn rows(setting: &Setting) -> Result<Vec<Row>, String> {
     for (model, callers, target) in MODELS {
         let models = setting.repository(&[model], "")?;
         let server = Server::start(&models, &setting.log())?;
-        let mut goodputs = [Vec::new(), Vec::new()];
-        let mut backs = [Vec::new(), Vec::new()];
-        for round in 1..=setting.effort.few_rounds {
-            let of = setting.effort.few_rounds;
-            setting.say(&format!("{model} at twice its capacity, round {round} of {of}"));
-            let duration = ["--duration", setting.effort.seconds];
-            let capacity =
-                server.load(&[&[model, "--concurrency", callers], &duration[..]].concat())?.rate;
-            for (index, (_, cancels)) in CLIENTS.into_iter().enumerate() {
-                let rate = (capacity * FACTOR).to_string();
+        let duration = ["--duration", setting.effort.seconds];
+        // As known last; the overload is a multiple of it.
+        let capacity = Cell::new(f64::NAN);
+        let at_capacity = || {
+            let load = [&[model, "--concurrency", callers], &duration[..]].concat();
+            capacity.set(server.load(&load)?.rate);
+            Ok(capacity.get())
+        };
+        for (clients, cancels) in CLIENTS {
+            let of = format!("{model}, clients {clients}");
+            let over = || {
+                let rate = (capacity.get() * FACTOR).to_string();
                 let connections = CONNECTIONS.to_string();
                 let timeout = DEADLINE.as_millis().to_string();
                 let mut arguments = vec![model, "--rate", &rate, "--connections", &connections];
                 arguments.extend(["--timeout-ms", &timeout]);
                 arguments.extend(duration);
                 arguments.extend((!cancels).then_some("--no-cancel"));
-                goodputs[index].push(100.0 * server.overload(&arguments)?.goodput / capacity);
-                backs[index].push(recovery(&server, model, capacity, cancels)?);
+                Ok(100.0 * server.overload(&arguments)?.goodput)
+            };
+            let say = |round: &str| setting.say(&format!("twice the capacity, {of}, {round}"));
+            let goodput = turns::shares(setting.effort.rounds, over, at_capacity, say)?;
+            let mut back = Vec::new();
+            for round in 1..=setting.effort.few_rounds {
+                let rounds = setting.effort.few_rounds;
+                setting.say(&format!("after it, {of}, round {round} of {rounds}"));
+                back.push(recovery(&server, model, capacity.get(), cancels)?);
             }
-        }
-        for ((clients, _), (goodput, back)) in CLIENTS.iter().zip(goodputs.into_iter().zip(backs)) {
-            let of = format!("{model}, clients {clients}");
             let name = format!("goodput at twice the capacity, {of}");
             rows.push(Row::new("7", name, goodput, ("%", AtLeast(target))));
             let name = format!("back to 99 % in time, {of}");

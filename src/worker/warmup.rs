@@ -207,7 +207,7 @@ pub fn measure(
             *fastest = time(*rows).map_or(*fastest, |took| took.min(*fastest));
         }
         let before = std::mem::replace(&mut best, best_rows(&curve, max_rows));
-        agreed = if best == before { agreed + 1 } else { 0 };
+        agreed = if agrees(best, before) { agreed + 1 } else { 0 };
     }
     curve
 }
@@ -217,6 +217,12 @@ pub fn measure(
 const MEASURED_RUNS: usize = 3;
 /// Rounds over all sizes, one after the other, that must not change what follows.
 const AGREEING: usize = 2;
+
+/// Whether two sizes of runs are the same as far as doubling tells: between two measured sizes, where
+/// the best one lies is a guess.
+fn agrees(rows: usize, others: usize) -> bool {
+    rows.next_power_of_two() == others.next_power_of_two()
+}
 
 /// How many rows a run should have, from the time of a run by rows.
 fn best_rows(curve: &[(usize, Duration)], max_rows: usize) -> usize {

@@ -325,3 +325,9 @@ fn sizes_double_up_to_the_limit_the_budget_or_the_first_failure() {
     let four = |rows: Rows| if rows.len() < 4 { Ok(rows) } else { Err("no".to_owned()) };
     assert_eq!(sizes(64, hour, four), [1, 2]);
 }
+
+#[test]
+fn sizes_between_the_same_measured_ones_agree() {
+    assert!(agrees(64, 61) && agrees(33, 64) && agrees(1, 1));
+    assert!(!agrees(64, 65) && !agrees(1, 2) && !agrees(2, 3));
+}
