@@ -27,7 +27,7 @@ $(ONNXD): FORCE
 $(RUNTIME)/manifest.json: | $(ONNXD)
 	$(ONNXD) setup --dir $(RUNTIME)
 
-release: $(TRAINED) ## Build target/trained/onnxd as images have it: laid out by a training run, about fifteen minutes
+release: $(TRAINED) ## Build target/trained/onnxd as images have it: laid out by a training run, about twenty minutes
 
 $(TRAINED): benches/training.py build.rs Cargo.toml Cargo.lock $(shell find src proto -type f)
 	benches/training.py
