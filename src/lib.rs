@@ -37,7 +37,7 @@
 //!                                                           where their lengths differ
 //!     onnx::executor          ONNX Runtime's run; outputs keep its memory
 //!     tensor::rows::split     outputs apart again           (slices along axis 0)
-//!     job::courier            -> the replies of a run, a few at a time
+//!     job::courier            -> the replies of a run, of a short one in portions
 //!                  │
 //!                  ▼
 //! async side again:  grpc::codec::encode  InferResponse -> ModelInferResponse
