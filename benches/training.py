@@ -34,6 +34,8 @@ FRAME = ["--shape", "input=1,576"]
 SECONDS = 4
 # The first glibc whose loader unpacks addresses: older ones refuse such programs.
 UNPACKS = (2, 36)
+# What the training run never reached is compiled small, and hardly ever inlined.
+SMALL = ["pgso-lwss-only=false", "inline-cold-callsite-threshold=5", "inlinecold-threshold=5"]
 
 
 def main():
@@ -56,7 +58,8 @@ def main():
         counts.append(COUNTING / "counts" / f"{server.process.pid}.profraw")
     subprocess.run([merge, "merge", "--output", PROFILE, *counts], check=True)
     del os.environ["LLVM_PROFILE_FILE"]
-    shutil.copy2(built(TRAINED, f"-Cprofile-use={PROFILE}"), TRAINED / "onnxd")
+    small = [f"-Cllvm-args=-{each}" for each in SMALL]
+    shutil.copy2(built(TRAINED, f"-Cprofile-use={PROFILE}", *small), TRAINED / "onnxd")
     shutil.copytree(COUNTING / "onnxruntime", TRAINED / "onnxruntime", dirs_exist_ok=True)
     progress(f"built {(TRAINED / 'onnxd').relative_to(ROOT)}")
 
@@ -78,17 +81,16 @@ def host():
     return next(line.removeprefix("host: ") for line in lines if line.startswith("host: "))
 
 
-def built(folder, flag):
-    """The server, built there. A target of its own keeps the flag from the programs that build. The
+def built(folder, *flags):
+    """The server, built there. A target of its own keeps the flags from the programs that build. The
     profile has to be the same both times: functions are named after it, and counts after functions.
     """
-    progress(f"compiling with {flag.partition('=')[0]}, some minutes")
+    progress(f"compiling with {flags[0].partition('=')[0]}, some minutes")
     command = ["cargo", "build", "--locked", "--bin", "onnxd", "--release"]
     command += ["--target", host(), "--target-dir", folder]
-    flags = [flag]
     libc, version = platform.libc_ver()
-    if libc == "glibc" and tuple(map(int, version.split("."))) >= UNPACKS:
-        flags.append("-Clink-arg=-Wl,-z,pack-relative-relocs")
+    packs = libc == "glibc" and tuple(map(int, version.split("."))) >= UNPACKS
+    flags = [*flags, *(["-Clink-arg=-Wl,-z,pack-relative-relocs"] if packs else [])]
     environment = {**os.environ, "RUSTFLAGS": " ".join(flags), "CARGO_PROFILE_RELEASE_LTO": "fat"}
     subprocess.run(list(map(str, command)), cwd=ROOT, check=True, env=environment)
     return folder / host() / "release" / "onnxd"

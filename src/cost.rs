@@ -1,11 +1,12 @@
 //! What a run costs: its time as a function of rows and length, learned from first runs and from
 //! every run since.
 //!
-//! [`CostModel`] keeps one [`Curve`] over rows per class of lengths (the padded size, or the size of
-//! the inner dimensions), of the length that was seen first in it; lengths beside it are judged by the
-//! line to the next class. A single slow run moves a curve little, many move it surely; a slowdown of
-//! the whole machine is learned apart from the curves, within a few runs, as one factor for all. Which size
-//! is best is judged by the sizes beside it, too, as far as runs vary ([`Curve`]).
+//! [`CostModel`] keeps one [`Curve`] over rows per class of lengths (the padded size, or the size of the
+//! inner dimensions), of the length that was seen first in it; lengths beside it are judged by the line
+//! to the next class. Kinds of runs that were seen a few times only are judged by what all tell of rows
+//! and length, too ([`plane`]). A single slow run moves a curve little, many move it surely; a slowdown
+//! of the whole machine is learned apart, within a few runs, as one factor for all. Which size is best
+//! is judged by the sizes beside it, too, as far as runs vary ([`Curve`]).
 //! Pure: no clock, no lock. The batcher asks it how many rows to run and who can still be in time;
 //! first runs and the simulator fill it.
 
@@ -13,9 +14,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 mod curve;
+mod factor;
 pub mod file;
+mod plane;
 
 pub use curve::Curve;
+use factor::Factor;
+use plane::Plane;
 
 /// Time of runs by rows and length. Starts empty, and then expects nothing.
 #[derive(Debug, Clone)]
@@ -26,26 +31,12 @@ pub struct CostModel {
     around: f64,
     /// By class of length.
     classes: BTreeMap<u32, Class>,
+    /// What runs of all classes tell of each.
+    plane: Plane,
     /// How the machine is doing: what runs take over what the curves say.
     level: Factor,
     /// How much longer than expected one run in twenty takes.
     surprise: Factor,
-}
-
-/// A factor that is learned as a logarithm. Asked for with every estimate, so both are kept.
-#[derive(Debug, Clone, Copy)]
-struct Factor {
-    logarithm: f64,
-    value: f64,
-}
-
-impl Factor {
-    const ONE: Self = Self { logarithm: 0.0, value: 1.0 };
-
-    fn step(&mut self, step: f64, within: std::ops::RangeInclusive<f64>) {
-        self.logarithm = (self.logarithm + step).clamp(*within.start(), *within.end());
-        self.value = self.logarithm.exp();
-    }
 }
 
 /// What is known of one class of lengths.
@@ -108,6 +99,10 @@ const BEYOND: usize = 2;
 /// A length is taken to cost at most this many times what the nearest known one costs, until it was
 /// seen: what a short run takes says little of one a thousand times as long.
 const FAR: f64 = 16.0;
+/// Runs of a kind that tell as much of it as those of all kinds do, where nothing varies.
+const FEW: f64 = 4.0;
+/// How far kinds of runs are from what all tell of them, as a share, roughly: steps of kernels, attention.
+const UNEVEN: f64 = 0.035;
 /// Runs after which the best size of a class is looked for again.
 const REFRESH: u32 = 16;
 
@@ -121,6 +116,7 @@ impl CostModel {
             most_rows: most_rows.max(1),
             around,
             classes,
+            plane: Plane::default(),
             level: Factor::ONE,
             surprise: Factor::ONE,
         }
@@ -136,6 +132,7 @@ impl CostModel {
         let seconds = took.as_secs_f64() / self.beside(rows, length);
         let class = class(length);
         self.classes.entry(class).or_insert_with(|| Class::of(length)).curve.set(rows, seconds);
+        self.plane.observe(rows, length, took.as_secs_f64());
         self.refresh(class);
     }
 
@@ -155,6 +152,7 @@ impl CostModel {
         }
         let step = if error > self.surprise.logarithm { 1.0 - SURPRISED } else { -SURPRISED };
         self.surprise.step(SURPRISE_STEP * step, 0.0..=SURPRISE_LIMIT);
+        self.plane.observe(rows, length, seconds / self.level.value);
         let beside = self.beside(rows, length);
         let (seconds, known) = (seconds / beside / self.level.value, known.map(|it| it / beside));
         let class = class(length);
@@ -178,15 +176,14 @@ impl CostModel {
 
     /// Time per row of `length` where rows cost the least; zero if nothing is known.
     pub fn per_row(&self, length: usize) -> Duration {
-        let seconds = match self.nearest_class(class(length)) {
-            None => return Duration::ZERO,
-            Some((near, known)) if near == class(length) => {
-                known.best.1 * self.beside(known.best.0, length)
-            }
-            Some((_, known)) => {
-                known.best.1 * (count(length.max(1)) / count(known.length)).min(FAR)
-            }
+        let Some((near, known)) = self.nearest_class(class(length)) else { return Duration::ZERO };
+        let (rows, cost) = known.best;
+        let (cost, runs) = if near == class(length) {
+            (cost * self.beside(rows, length), known.curve.runs(rows))
+        } else {
+            (cost * (count(length.max(1)) / count(known.length)).min(FAR), 0)
         };
+        let seconds = self.among_all(cost * count(rows), runs, rows, length) / count(rows);
         Duration::from_secs_f64(seconds * self.level.value)
     }
 
@@ -288,8 +285,10 @@ impl CostModel {
     fn settled(&self, rows: usize, length: usize) -> f64 {
         let own = self.classes.get(&class(length)).filter(|own| own.length == length);
         let varies = self.surprise.logarithm / ONE_IN_TWENTY;
-        match own.and_then(|own| own.curve.settled(rows, varies)) {
-            Some(time) => time * self.level.value,
+        match own.and_then(|own| Some((own, own.curve.settled(rows, varies)?))) {
+            Some((own, time)) => {
+                self.among_all(time, own.curve.runs(rows), rows, length) * self.level.value
+            }
             None => self.seconds(rows, length),
         }
     }
@@ -301,10 +300,24 @@ impl CostModel {
         if let Some(own) = own.filter(|own| own.length == length)
             && let Some(time) = own.curve.within(rows)
         {
-            return Some(time);
+            return Some(self.among_all(time, own.curve.runs(rows), rows, length));
         }
         let known = own.map_or(length, |own| own.length);
-        Some(self.at_class(rows, known)? * self.beside(rows, length))
+        let time = self.at_class(rows, known)? * self.beside(rows, length);
+        Some(self.among_all(time, own.map_or(0, |own| own.curve.runs(rows)), rows, length))
+    }
+
+    /// The time of a kind of runs that was seen `runs` times: by itself, and by what all runs tell, the
+    /// more the fewer there were and the more they vary (shrinkage, as in [`Curve::settled`]).
+    fn among_all(&self, time: f64, runs: u64, rows: usize, length: usize) -> f64 {
+        if self.classes.len() < 2 {
+            return time;
+        }
+        let Some(of_all) = self.plane.at(rows, length) else { return time };
+        let runs = count(usize::try_from(runs).unwrap_or(usize::MAX));
+        let varies = self.surprise.logarithm / ONE_IN_TWENTY;
+        let own = runs / (runs + (varies / UNEVEN).powi(2).max(FEW));
+        time.powf(own) * of_all.powf(1.0 - own)
     }
 
     /// What a run of `length` takes over one of the length that its class is known by.

@@ -5,7 +5,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 
@@ -15,25 +17,29 @@ pub mod metrics;
 pub mod traces;
 
 /// Installs the process's log writer on standard error. `filter` is a level or a list of
-/// `target=level`, as `tracing-subscriber` reads it.
+/// `target=level`, as `tracing-subscriber` reads it in [`Targets`].
 ///
 /// # Errors
 /// What is wrong with `filter`; that a writer is installed already is no error.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
     // ONNX Runtime prints what it also returns as an error, which is logged with the model's name.
-    let filter = EnvFilter::try_new(format!("ort=off,{filter}")).map_err(|e| e.to_string())?;
+    let filter: Targets =
+        format!("ort=off,{filter}").parse().map_err(|error| format!("{error}"))?;
     let terminal = std::io::stderr().is_terminal();
     let json = match format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let writer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::registry().with(filter);
     // A second installation in one process happens only in tests; the first one stays.
     if json {
-        drop(builder.with_ansi(false).event_format(json::JsonLines).try_init());
+        let writer = writer.with_ansi(false).event_format(json::JsonLines);
+        drop(subscriber.with(writer).try_init());
     } else {
-        drop(builder.with_ansi(terminal).with_target(false).try_init());
+        let writer = writer.with_ansi(terminal).with_target(false);
+        drop(subscriber.with(writer).try_init());
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod deadlines;
 #[cfg(onnxd_loom)]
 mod interleavings;
 mod leaving;
+mod mixed_lengths;
 mod simulation;
 mod threads;
 

@@ -149,6 +149,11 @@ impl Curve {
         Some(if rows > at(last) { time.max(last.seconds) } else { time })
     }
 
+    /// How often runs of that size were seen.
+    pub(super) fn runs(&self, rows: usize) -> u64 {
+        self.find(kept(rows)).map_or(0, |position| self.points[position].runs)
+    }
+
     /// The known size that is nearest to `rows`, and its time.
     pub(super) fn nearest(&self, rows: usize) -> Option<(usize, f64)> {
         let point = self.points.iter().min_by_key(|point| point.rows.abs_diff(rows))?;
