@@ -34,7 +34,8 @@ FRAME = ["--shape", "input=1,576"]
 SECONDS = 4
 # The first glibc whose loader unpacks addresses: older ones refuse such programs.
 UNPACKS = (2, 36)
-# What the training run never reached is compiled small, and hardly ever inlined.
+# What is not among the most used code of the training run is compiled small, and what it never reached is
+# hardly ever inlined.
 SMALL = ["pgso-lwss-only=false", "inline-cold-callsite-threshold=5", "inlinecold-threshold=5"]
 
 

@@ -13,11 +13,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+mod class;
 mod curve;
 mod factor;
 pub mod file;
 mod plane;
 
+use class::{Class, class};
 pub use curve::Curve;
 use factor::Factor;
 use plane::Plane;
@@ -39,22 +41,6 @@ pub struct CostModel {
     surprise: Factor,
 }
 
-/// What is known of one class of lengths.
-#[derive(Debug, Clone, Default)]
-struct Class {
-    /// The length that its curve is for.
-    length: usize,
-    curve: Curve,
-    /// How many rows a run should have, and what a row costs then, in seconds.
-    best: (usize, f64),
-    /// Sizes at which a row costs less than at all smaller ones, rising; the last one is the best.
-    sizes: Vec<usize>,
-    /// Runs since the best was looked for.
-    since: u32,
-    /// Runs of this class.
-    runs: u64,
-}
-
 /// One figure of a [`CostModel`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CostPoint {
@@ -66,12 +52,6 @@ pub struct CostPoint {
     pub time: Duration,
     /// Runs that it was learned from.
     pub runs: u64,
-}
-
-impl Class {
-    fn of(length: usize) -> Self {
-        Self { length: length.max(1), ..Self::default() }
-    }
 }
 
 /// What one run may move the level by: the share, and the largest step.
@@ -101,6 +81,8 @@ const BEYOND: usize = 2;
 const FAR: f64 = 16.0;
 /// Runs of a kind that tell as much of it as those of all kinds do, where nothing varies.
 const FEW: f64 = 4.0;
+/// Furthest that they can lead astray, as a factor.
+const ASTRAY: f64 = 4.0;
 /// How far kinds of runs are from what all tell of them, as a share, roughly: steps of kernels, attention.
 const UNEVEN: f64 = 0.035;
 /// Runs after which the best size of a class is looked for again.
@@ -132,7 +114,7 @@ impl CostModel {
         let seconds = took.as_secs_f64() / self.beside(rows, length);
         let class = class(length);
         self.classes.entry(class).or_insert_with(|| Class::of(length)).curve.set(rows, seconds);
-        self.plane.observe(rows, length, took.as_secs_f64());
+        self.plane.set(rows, length, took.as_secs_f64());
         self.refresh(class);
     }
 
@@ -178,12 +160,14 @@ impl CostModel {
     pub fn per_row(&self, length: usize) -> Duration {
         let Some((near, known)) = self.nearest_class(class(length)) else { return Duration::ZERO };
         let (rows, cost) = known.best;
-        let (cost, runs) = if near == class(length) {
-            (cost * self.beside(rows, length), known.curve.runs(rows))
+        let seconds = if self.classes.len() > 1 {
+            let around = self.around / self.level.value;
+            self.base(rows, length).map_or(cost, |time| (time + around) / count(rows))
+        } else if near == class(length) {
+            cost * self.beside(rows, length)
         } else {
-            (cost * (count(length.max(1)) / count(known.length)).min(FAR), 0)
+            cost * (count(length.max(1)) / count(known.length)).min(FAR)
         };
-        let seconds = self.among_all(cost * count(rows), runs, rows, length) / count(rows);
         Duration::from_secs_f64(seconds * self.level.value)
     }
 
@@ -317,7 +301,7 @@ impl CostModel {
         let runs = count(usize::try_from(runs).unwrap_or(usize::MAX));
         let varies = self.surprise.logarithm / ONE_IN_TWENTY;
         let own = runs / (runs + (varies / UNEVEN).powi(2).max(FEW));
-        time.powf(own) * of_all.powf(1.0 - own)
+        time.powf(own) * of_all.clamp(time / ASTRAY, time * ASTRAY).powf(1.0 - own)
     }
 
     /// What a run of `length` takes over one of the length that its class is known by.
@@ -381,16 +365,6 @@ pub fn sizes(most_rows: usize) -> impl Iterator<Item = usize> {
     let below =
         std::iter::successors(Some(1_usize), next).take_while(move |rows| *rows < most_rows);
     below.chain((most_rows > 0).then_some(most_rows))
-}
-
-/// Classes of lengths: four to the octave.
-fn class(length: usize) -> u32 {
-    let length = u32::try_from(length.max(1)).unwrap_or(u32::MAX);
-    let octave = length.ilog2();
-    // The two bits after the leading one.
-    let within =
-        if octave >= 2 { (length >> (octave - 2)) & 3 } else { (length << (2 - octave)) & 3 };
-    octave * 4 + within
 }
 
 fn count(number: usize) -> f64 {

@@ -149,9 +149,13 @@ impl Curve {
         Some(if rows > at(last) { time.max(last.seconds) } else { time })
     }
 
-    /// How often runs of that size were seen.
+    /// How often runs of that size were seen; between two sizes, as often as the less known of them.
     pub(super) fn runs(&self, rows: usize) -> u64 {
-        self.find(kept(rows)).map_or(0, |position| self.points[position].runs)
+        match self.find(kept(rows)) {
+            Ok(position) => self.points[position].runs,
+            Err(position) if position == 0 || position == self.points.len() => 0,
+            Err(position) => self.points[position - 1].runs.min(self.points[position].runs),
+        }
     }
 
     /// The known size that is nearest to `rows`, and its time.

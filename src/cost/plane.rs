@@ -18,6 +18,8 @@ pub(super) struct Plane {
 
 /// What a sum keeps when a run is added.
 const KEEPS: f64 = 1.0 - 1.0 / 512.0;
+/// Most that one run can differ from what is known, as a factor.
+const STEP: f64 = 1.5;
 /// Runs before the numbers mean anything.
 const ENOUGH: u32 = 8;
 /// Times that each number is moved to where it is best while the others stay, after each run: from run
@@ -25,19 +27,30 @@ const ENOUGH: u32 = 8;
 const SWEEPS: usize = 8;
 
 impl Plane {
+    /// Takes `seconds` as the time of such a run, as measured by somebody who has ruled out accidents.
+    pub(super) fn set(&mut self, rows: usize, length: usize, seconds: f64) {
+        self.add(rows, length, seconds, 1.0);
+    }
+
     /// Learns from a run.
     pub(super) fn observe(&mut self, rows: usize, length: usize, seconds: f64) {
+        // Errors are relative: without a bound, one run that ended at once would count for all others.
+        let within = |known: f64| seconds.clamp(known / STEP, known * STEP);
+        self.add(rows, length, self.at(rows, length).map_or(seconds, within), KEEPS);
+    }
+
+    fn add(&mut self, rows: usize, length: usize, seconds: f64, keeps: f64) {
         if seconds <= 0.0 {
             return;
         }
         let has = Self::has(rows, length).map(|part| part / seconds);
         for (row, part) in self.products.iter_mut().zip(has) {
             for (sum, other) in row.iter_mut().zip(has) {
-                *sum = *sum * KEEPS + part * other;
+                *sum = *sum * keeps + part * other;
             }
         }
         for (sum, part) in self.shares.iter_mut().zip(has) {
-            *sum = *sum * KEEPS + part;
+            *sum = *sum * keeps + part;
         }
         self.runs = self.runs.saturating_add(1);
         self.fit();
@@ -45,7 +58,8 @@ impl Plane {
 
     fn fit(&mut self) {
         for _ in 0..SWEEPS {
-            for index in 0..4 {
+            // As long as runs do not tell parts apart, elements are taken for what costs.
+            for index in (0..4).rev() {
                 let row = &self.products[index];
                 let others: f64 = row.iter().zip(&self.parts).map(|(sum, part)| sum * part).sum();
                 let others = others - row[index] * self.parts[index];
@@ -102,6 +116,28 @@ mod tests {
         let plane = learned(|rows, _| 1e-3 / rows, 50);
         for (rows, length) in [(1, 1), (64, 1), (1, 4096), (64, 4096)] {
             assert!(plane.at(rows, length).unwrap() > 0.0);
+        }
+    }
+
+    #[test]
+    fn a_run_that_ends_at_once_changes_little() {
+        let time = |rows: f64, length: f64| 4.5e-3 + 0.2e-3 * rows * length;
+        let mut plane = learned(time, 10);
+        let before = plane.at(4, 64).unwrap();
+        plane.observe(4, 64, 1e-5);
+        let after = plane.at(4, 64).unwrap();
+        assert!(after < before && after > 0.9 * before, "{before} became {after}");
+    }
+
+    #[test]
+    fn runs_of_one_row_and_length_say_that_elements_cost() {
+        let mut plane = Plane::default();
+        for _ in 0..ENOUGH {
+            plane.observe(1, 64, 0.016);
+        }
+        for (rows, length, seconds) in [(4, 64, 0.064), (1, 128, 0.032), (2, 32, 0.016)] {
+            let ratio = plane.at(rows, length).unwrap() / seconds;
+            assert!((0.99..1.01).contains(&ratio), "{rows} of {length}: {ratio}");
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::shares::Shares;
+use super::shares::{BEHIND, Shares};
 use crate::deadline::Deadline;
 
 /// Where a request lies in its group.
@@ -159,7 +159,9 @@ impl<K> Group<K> {
             let theirs = others.map(|(_, queue)| {
                 let at = queue.listed.map_or(round, |(at, ..)| at);
                 let turns = |rounds: u64| rounds.saturating_mul(round_work);
-                let more = (before + own).saturating_add(turns(round.saturating_sub(at)));
+                // Listed rounds of less urgent levels may be old.
+                let behind = round.saturating_sub(at).min(BEHIND);
+                let more = (before + own).saturating_add(turns(behind));
                 queue.work.min(more.saturating_sub(turns(at.saturating_sub(round))))
             });
             ahead += before + theirs.sum::<u64>();

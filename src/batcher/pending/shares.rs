@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 /// Parts of a round that are told apart.
 const ROUND: u64 = 1 << 20;
 /// Rounds that a caller may be behind after a pause.
-const CREDIT: u64 = 4 * ROUND;
+pub(super) const BEHIND: u64 = 4;
+const CREDIT: u64 = BEHIND * ROUND;
 /// Callers without waiting requests that are remembered.
 const RESTING: usize = 1024;
 
@@ -25,7 +26,7 @@ pub(super) struct Shares {
     rests: u64,
     /// Where the caller that was served last stood.
     standing: u64,
-    /// Time of an instance, in nanoseconds, that a round takes.
+    /// Time of an instance, in nanoseconds, that a round takes, of requests as the last one served.
     round_work: u64,
 }
 
@@ -91,7 +92,7 @@ impl Shares {
         match self.callers.get(&tenant) {
             None => self.standing,
             Some(share) if share.jobs > 0 => share.served,
-            Some(share) => share.served.clamp(self.standing.saturating_sub(CREDIT), self.standing),
+            Some(share) => share.served.max(self.standing.saturating_sub(CREDIT)),
         }
     }
 

@@ -534,6 +534,25 @@ fn a_modest_caller_goes_first_when_its_requests_come_together() {
 }
 
 #[test]
+fn who_comes_again_and_again_is_charged_for_what_it_had() {
+    let now = Instant::now();
+    let mut pending = crowd(&[(1, 100); 20], now);
+    let (policy, costs) = (BatchPolicy::eager(1), CostModel::new(1, Duration::ZERO));
+    let mut order = Vec::new();
+    for id in 100..120 {
+        // With an earlier deadline, and only one at a time.
+        let entry = Entry { tenant: 2, ..entry(id, now, Deadline::after(now, ms(50))) };
+        let job = pending.push(Some(0), entry);
+        order.extend(
+            cut(&mut pending, now, &policy, &costs, false).map(|cut| cut.riders[0].1.payload),
+        );
+        pending.remove(job);
+    }
+    let greedy = order.iter().filter(|id| **id < 100).count();
+    assert!((9..=11).contains(&greedy), "a half: {order:?}");
+}
+
+#[test]
 fn what_goes_before_a_request_is_what_will_be_served_before_it() {
     let now = Instant::now();
     let mut requests = vec![(1, 100); 6];

@@ -13,7 +13,7 @@ use crate::deadline::Deadline;
 /// Milliseconds of a run by rows and length.
 type Truth = fn(f64, f64) -> f64;
 
-const SEEDS: u64 = 8;
+const SEEDS: usize = 8;
 
 /// A linear congruential generator, with Knuth's numbers.
 struct Dice(u64);
@@ -102,7 +102,7 @@ fn gained(truth: Truth, varies: f64, seed: u64, (before, counted): (usize, usize
 }
 
 fn typical(truth: Truth, varies: f64, span: (usize, usize)) -> f64 {
-    (0..SEEDS).map(|seed| gained(truth, varies, seed, span)).sum::<f64>() / count(8)
+    (0..SEEDS as u64).map(|seed| gained(truth, varies, seed, span)).sum::<f64>() / count(SEEDS)
 }
 
 #[test]
