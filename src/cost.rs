@@ -84,7 +84,7 @@ const FEW: f64 = 4.0;
 /// Furthest that they can lead astray, as a factor.
 const ASTRAY: f64 = 4.0;
 /// How far kinds of runs are from what all tell of them, as a share, roughly: steps of kernels, attention.
-const UNEVEN: f64 = 0.035;
+const UNEVEN: f64 = 0.1;
 /// Runs after which the best size of a class is looked for again.
 const REFRESH: u32 = 16;
 

@@ -155,9 +155,9 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
 
     /// Time of instances that goes before a request as described, which takes `own` itself.
     pub fn ahead(&self, priority: u64, tenant: u64, deadline: Deadline, own: Duration) -> Duration {
-        let turn = (self.shares.round(tenant), self.shares.round_work());
-        let (own, groups) = (nanos(own), self.groups.iter());
-        let ahead = groups.map(|(_, group)| group.ahead(priority, tenant, deadline, own, turn));
+        let own = nanos(own);
+        let groups = self.groups.iter();
+        let ahead = groups.map(|(_, group)| group.ahead(priority, tenant, deadline, own));
         Duration::from_nanos(ahead.sum())
     }
 

@@ -193,7 +193,7 @@ impl<K: Hash + Eq + Clone, T> Pending<K, T> {
 
     fn ride(&mut self, place: &Place, moment: &Moment<'_>, cut: &mut Cut<T>) {
         let Entry { rows, length, .. } = self.slots[place.slot].entry;
-        self.shares.serve(place.tenant, (rows, moment.full_rows(length)), place.work);
+        self.shares.serve(place.tenant, rows, moment.full_rows(length));
         if let Some(entry) = self.take_out(place) {
             cut.rows += entry.rows;
             cut.length = cut.length.max(entry.length);

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::shares::{BEHIND, Shares};
+use super::shares::Shares;
 use crate::deadline::Deadline;
 
 /// Where a request lies in its group.
@@ -138,16 +138,8 @@ impl<K> Group<K> {
 
     /// Time of an instance, in nanoseconds, that goes before a request of `tenant` that takes `own`:
     /// all that is more urgent, its own caller's earlier deadlines, and of each other caller as much
-    /// as it has itself, more or less by the rounds that the other is behind or ahead of `round`,
-    /// where each takes `round_work`.
-    pub(super) fn ahead(
-        &self,
-        priority: u64,
-        tenant: u64,
-        deadline: Deadline,
-        own: u64,
-        (round, round_work): (u64, u64),
-    ) -> u64 {
+    /// as it has itself.
+    pub(super) fn ahead(&self, priority: u64, tenant: u64, deadline: Deadline, own: u64) -> u64 {
         let mut ahead = 0;
         for level in self.levels.iter().take_while(|level| level.priority <= priority) {
             if level.priority < priority {
@@ -156,15 +148,8 @@ impl<K> Group<K> {
             }
             let before = level.callers.get(&tenant).map_or(0, |queue| queue.before(deadline));
             let others = level.callers.iter().filter(|(other, _)| **other != tenant);
-            let theirs = others.map(|(_, queue)| {
-                let at = queue.listed.map_or(round, |(at, ..)| at);
-                let turns = |rounds: u64| rounds.saturating_mul(round_work);
-                // Listed rounds of less urgent levels may be old.
-                let behind = round.saturating_sub(at).min(BEHIND);
-                let more = (before + own).saturating_add(turns(behind));
-                queue.work.min(more.saturating_sub(turns(at.saturating_sub(round))))
-            });
-            ahead += before + theirs.sum::<u64>();
+            let theirs = others.map(|(_, queue)| queue.work.min(before + own)).sum::<u64>();
+            ahead += before + theirs;
         }
         ahead
     }

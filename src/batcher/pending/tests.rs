@@ -510,49 +510,6 @@ fn nobody_saves_up_by_staying_away() {
 }
 
 #[test]
-fn a_modest_caller_goes_first_when_its_requests_come_together() {
-    let now = Instant::now();
-    let mut requests = vec![(2, 50)];
-    requests.extend([(1, 100); 20]);
-    let mut pending = crowd(&requests, now);
-    let (policy, costs) = (BatchPolicy::eager(1), CostModel::new(1, Duration::ZERO));
-    for _ in 0..11 {
-        cut(&mut pending, now, &policy, &costs, false);
-    }
-    // It has had one turn, the greedy one ten.
-    let due = Deadline::after(now, ms(500));
-    assert_eq!(pending.ahead(1, 2, due, ms(1)), ms(0));
-    assert_eq!(pending.ahead(1, 3, due, ms(1)), ms(0), "the greedy one has just had its turn");
-    assert_eq!(pending.ahead(1, 3, due, ms(2)), ms(1));
-    for id in 100..107 {
-        pending.push(Some(0), Entry { tenant: 2, ..entry(id, now, due) });
-    }
-    // Four turns that it has let go by and its own; then by turns.
-    let order: Vec<bool> =
-        cuts(&mut pending, 1, now).concat().iter().map(|id| *id >= 100).collect();
-    assert_eq!(order[..8], [true, true, true, true, true, false, true, false], "{order:?}");
-}
-
-#[test]
-fn who_comes_again_and_again_is_charged_for_what_it_had() {
-    let now = Instant::now();
-    let mut pending = crowd(&[(1, 100); 20], now);
-    let (policy, costs) = (BatchPolicy::eager(1), CostModel::new(1, Duration::ZERO));
-    let mut order = Vec::new();
-    for id in 100..120 {
-        // With an earlier deadline, and only one at a time.
-        let entry = Entry { tenant: 2, ..entry(id, now, Deadline::after(now, ms(50))) };
-        let job = pending.push(Some(0), entry);
-        order.extend(
-            cut(&mut pending, now, &policy, &costs, false).map(|cut| cut.riders[0].1.payload),
-        );
-        pending.remove(job);
-    }
-    let greedy = order.iter().filter(|id| **id < 100).count();
-    assert!((9..=11).contains(&greedy), "a half: {order:?}");
-}
-
-#[test]
 fn what_goes_before_a_request_is_what_will_be_served_before_it() {
     let now = Instant::now();
     let mut requests = vec![(1, 100); 6];
