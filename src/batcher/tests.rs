@@ -12,6 +12,7 @@ use crate::tensor::{DataType, Shape, Tensor};
 
 mod accounting;
 mod deadlines;
+mod dice;
 #[cfg(onnxd_loom)]
 mod interleavings;
 mod leaving;
