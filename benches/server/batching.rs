@@ -4,21 +4,33 @@ use crate::row::Row;
 use crate::row::Target::{self, AtLeast};
 use crate::row::median;
 use crate::run::{SERVER_CORE, Server, ceiling};
-use crate::setting::{Setting, TEXT, WORKLOADS, Workload};
+use crate::setting::{Setting, TEXT, TEXT_MASK, WORKLOADS, Workload};
 use crate::turns;
 
 /// Without batches.
 const OFF: &str = "batching = \"off\"";
-/// Load before a load that counts: first runs of all sizes.
-const WARM_UP: [&str; 2] = ["--duration", "0.7"];
 
-/// Answers a second of a server that serves one model with these settings.
-fn rate(setting: &Setting, workload: Workload, settings: &str) -> Result<f64, String> {
-    let models = setting.repository(&[workload.model], settings)?;
-    let server = Server::start_on(SERVER_CORE, &models, &setting.log())?;
-    server.load(&[workload.load, &WARM_UP].concat())?;
-    let run = server.load(&[workload.load, &["--duration", setting.effort.seconds]].concat())?;
-    Ok(run.rate)
+/// A server that serves one model with some settings, and has done so for a while. Those that are
+/// compared are there at the same time and idle in turns.
+struct Warm<'a> {
+    setting: &'a Setting,
+    workload: Workload,
+    server: Server,
+}
+
+impl<'a> Warm<'a> {
+    fn up(setting: &'a Setting, workload: Workload, settings: &str) -> Result<Self, String> {
+        let models = setting.repository(&[workload.model], settings)?;
+        let server = Server::start_on(SERVER_CORE, &models, &setting.log())?;
+        server.load(&[workload.load, &["--duration", workload.warm_up]].concat())?;
+        Ok(Self { setting, workload, server })
+    }
+
+    /// Answers a second.
+    fn rate(&self) -> Result<f64, String> {
+        let duration = ["--duration", self.setting.effort.seconds];
+        Ok(self.server.load(&[self.workload.load, &duration].concat())?.rate)
+    }
 }
 
 /// Row 4: the default against the best that can be set by hand, for each workload. Which one that is is
@@ -31,21 +43,26 @@ pub(crate) fn default_over_best(setting: &Setting) -> Result<Vec<Row>, String> {
     }
     let mut rows = Vec::new();
     for workload in WORKLOADS {
-        let mut fixed = vec![Vec::new(); by_hand.len()];
+        setting.say(&format!("{}, servers warm up", workload.model));
+        let default = Warm::up(setting, workload, "")?;
+        let fixed: Result<Vec<Warm<'_>>, String> =
+            by_hand.iter().map(|(_, settings)| Warm::up(setting, workload, settings)).collect();
+        let fixed = fixed?;
+        let mut rates = vec![Vec::new(); fixed.len()];
         for round in 1..=setting.effort.few_rounds {
             let of = setting.effort.few_rounds;
             setting.say(&format!("{} by hand, round {round} of {of}", workload.model));
-            for ((_, settings), rates) in by_hand.iter().zip(&mut fixed) {
-                rates.push(rate(setting, workload, settings)?);
+            for (server, rates) in fixed.iter().zip(&mut rates) {
+                rates.push(server.rate()?);
             }
         }
-        let typical = |index: &usize| median(fixed[*index].clone());
+        let typical = |index: &usize| median(rates[*index].clone());
         let best = (0..by_hand.len()).max_by(|a, b| typical(a).total_cmp(&typical(b)));
         let best = best.unwrap_or_default();
         let figures = turns::shares(
             setting.effort.rounds,
-            || rate(setting, workload, ""),
-            || rate(setting, workload, &by_hand[best].1),
+            || default.rate(),
+            || fixed[best].rate(),
             |round| setting.say(&format!("{}, default and best by hand, {round}", workload.model)),
         )?;
         let name = format!("default over best by hand, {}", workload.model);
@@ -58,11 +75,13 @@ pub(crate) fn default_over_best(setting: &Setting) -> Result<Vec<Row>, String> {
 /// Row 5: texts of mixed lengths, against runs of one text each without a server.
 pub(crate) fn mixed_texts(setting: &Setting) -> Result<Vec<Row>, String> {
     let alone = || {
-        let mean = ceiling(&setting.model(TEXT.model), &setting.library, &["8", "128"])?;
+        let texts = ["8", "128", TEXT_MASK];
+        let mean = ceiling(&setting.model(TEXT.model), &setting.library, &texts)?;
         Ok(1e6 / mean["mean"].as_f64().unwrap_or(f64::NAN))
     };
     let say = |round: &str| setting.say(&format!("texts, {round}"));
-    let figures = turns::shares(setting.effort.rounds, || rate(setting, TEXT, ""), alone, say)?;
+    let server = Warm::up(setting, TEXT, "")?;
+    let figures = turns::shares(setting.effort.rounds, || server.rate(), alone, say)?;
     let name = "rate over runs one by one, texts of 8 to 128, 16 callers";
     Ok(vec![Row::new("5", name, figures, ("x", AtLeast(1.12)))])
 }
@@ -83,12 +102,15 @@ pub(crate) fn streams(setting: &Setting) -> Result<Vec<Row>, String> {
             "--concurrency",
             "1",
         ],
+        warm_up: "3",
     };
     const TARGET: (&str, Target) = ("x", AtLeast(2.5));
+    let default = Warm::up(setting, STREAMS, "")?;
+    let off = Warm::up(setting, STREAMS, OFF)?;
     let figures = turns::shares(
         setting.effort.rounds,
-        || rate(setting, STREAMS, ""),
-        || rate(setting, STREAMS, OFF),
+        || default.rate(),
+        || off.rate(),
         |round| setting.say(&format!("streams, {round}")),
     )?;
     let name = "32 live streams over one at a time, silero-vad, one core";

@@ -1,6 +1,7 @@
 //! The ceiling: a model in ONNX Runtime from Rust, one thread, no server. Prints one line of JSON:
 //! microseconds of a run by rows, each the median of several passes. With a range of lengths, which
-//! the open dimensions then have: the mean over all of them of a run of one row.
+//! the open dimensions then have: the mean over all of them of a run of one row. Elements of an input
+//! have one value where `INPUT=V` says so.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -30,14 +31,42 @@ const PASSES: usize = 7;
 /// Time of a pass: enough for a few runs of the slowest model.
 const BUDGET: Duration = Duration::from_millis(120);
 
+/// What to measure.
+struct Wanted {
+    model: PathBuf,
+    library: PathBuf,
+    /// Shortest and longest.
+    lengths: Vec<i64>,
+    /// Of all elements, by input.
+    values: BTreeMap<String, String>,
+}
+
+impl Wanted {
+    fn parse(arguments: &[String]) -> Result<Self, String> {
+        let [model, library, more @ ..] = arguments else {
+            return Err("ceiling takes a model file, a library, lengths and values".to_owned());
+        };
+        let mut wanted = Self {
+            model: model.into(),
+            library: library.into(),
+            lengths: Vec::new(),
+            values: BTreeMap::new(),
+        };
+        for argument in more {
+            if let Some((name, value)) = argument.split_once('=') {
+                wanted.values.insert(name.to_owned(), value.to_owned());
+            } else {
+                wanted.lengths.push(argument.parse().map_err(|_| "a length is a number")?);
+            }
+        }
+        Ok(wanted)
+    }
+}
+
 /// Measures the model file that is named first, with the library that is named second.
 pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
-    let [model, library, lengths @ ..] = arguments else {
-        return Err("ceiling takes a model file, a library and, perhaps, two lengths".to_owned());
-    };
-    let lengths: Result<Vec<i64>, _> = lengths.iter().map(|length| length.parse()).collect();
-    let lengths = lengths.map_err(|_| "a length is a number")?;
-    let found = find(&SearchPlaces { explicit: Some(library.into()), ..SearchPlaces::default() });
+    let Wanted { model, library, lengths, values } = Wanted::parse(arguments)?;
+    let found = find(&SearchPlaces { explicit: Some(library), ..SearchPlaces::default() });
     let path = found.map_err(|error| error.to_string())?.path;
     let environment = environment::load(&path, false).map_err(|error| error.to_string())?;
     let loader = OnnxLoader::new(environment, Processors::new(NonZeroUsize::MIN));
@@ -45,14 +74,18 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     let name = ModelName::new("ceiling").map_err(|error| error.to_string())?;
     let source = ModelSource {
         key: ModelKey { name, version: ModelVersion::FIRST },
-        path: PathBuf::from(model),
+        path: model,
         sha256: None,
     };
     let mut loaded = loader.load(&source, &config).map_err(|error| error.to_string())?;
     let (spec, _) =
         axes::assign(loaded.spec, &BTreeMap::new()).map_err(|error| error.to_string())?;
     let executor = loaded.executors[0].as_mut();
-    let (shapes, values) = (BTreeMap::new(), BTreeMap::new());
+    let wrong = warmup::wrong_values(&spec, &values);
+    if let Some(problem) = wrong.first() {
+        return Err(problem.clone());
+    }
+    let shapes = BTreeMap::new();
     let settled = Examples::settled(&shapes, &values);
     if let [shortest, longest] = lengths[..] {
         let mut mean = || {

@@ -16,7 +16,8 @@
 //!
 //! Prints a table with the target and the verdict of each row and writes `bench-out/results.json`
 //! and `bench-out/rows.svg`. `--rows 1,7` takes only those, `--quick` one short round of each,
-//! `--compare FILE` shows the figures of an earlier `results.json` beside the new ones.
+//! `--compare FILE` shows the figures of an earlier `results.json` beside the new ones, and whether
+//! both agree: the noise of a figure is the range of its rounds.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints its figures")]
 

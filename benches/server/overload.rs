@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use onnxd::bench::input::{self, Given};
 use onnxd::bench::load::{self, Load, Pace};
-use onnxd::bench::{Measured, WINDOW, Window, input};
+use onnxd::bench::{Measured, WINDOW, Window};
 use tokio::time::sleep;
 
 use crate::row::Row;
@@ -81,7 +82,7 @@ fn recovery(server: &Server, model: &str, capacity: f64, cancels: bool) -> Resul
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let measured = runtime.map_err(|error| error.to_string())?.block_on(async {
         let metadata = input::metadata(&server.address, model).await?;
-        let message = input::request(&metadata, (1, 1), &[])?;
+        let message = input::request(&metadata, (1, 1), &Given::default())?;
         let at = |factor: f64, duration, connections| Load {
             pace: Pace::Open(capacity * factor),
             duration,

@@ -24,6 +24,13 @@ pub(crate) struct Row {
     pub(crate) note: String,
 }
 
+/// A figure of an earlier run and its range.
+#[derive(Clone, Copy)]
+pub(crate) struct Before {
+    pub(crate) figure: f64,
+    pub(crate) range: [f64; 2],
+}
+
 /// Most that a figure is shown better than its target.
 const BEST: f64 = 10.0;
 
@@ -67,8 +74,14 @@ impl Row {
         by_target.min(BEST)
     }
 
-    /// As people read it. `before` is the figure that it is compared with.
-    pub(crate) fn to_text(&self, before: Option<f64>) -> String {
+    /// Whether an earlier run is the same but for noise: the ranges of the rounds overlap.
+    pub(crate) fn agrees_with(&self, before: Before) -> bool {
+        let [low, high] = self.range();
+        low <= before.range[1] && before.range[0] <= high
+    }
+
+    /// As people read it.
+    pub(crate) fn to_text(&self, before: Option<Before>) -> String {
         let Self { number, name, unit, note, .. } = self;
         let (figure, [low, high]) = (self.figure(), self.range());
         let bound = match self.target {
@@ -78,7 +91,9 @@ impl Row {
         let verdict = if self.is_met() { "met" } else { "MISSED" };
         let range = format!("{low:.2}-{high:.2}");
         let before = before.map_or_else(String::new, |before| {
-            format!("  before {before:.2} ({:+.1} %)", 100.0 * (figure / before - 1.0))
+            let change = 100.0 * (figure / before.figure - 1.0);
+            let verdict = if self.agrees_with(before) { "agrees" } else { "DIFFERS" };
+            format!("  before {:.2} ({change:+.1} %) {verdict}", before.figure)
         });
         let note = if note.is_empty() { String::new() } else { format!("  {note}") };
         format!(

@@ -216,12 +216,12 @@ fn serve(cores: &str, models: &Path, address: &str, log: &Path) -> Result<Comman
 }
 
 /// Runs of a model without a server; see [`crate::ceiling`].
-pub(crate) fn ceiling(model: &Path, library: &Path, lengths: &[&str]) -> Result<Value, String> {
+pub(crate) fn ceiling(model: &Path, library: &Path, more: &[&str]) -> Result<Value, String> {
     let output = pinned(SERVER_CORE, &own_binary()?)
         .env(DISABLE_TELEMETRY, "1")
         .arg("ceiling")
         .args([model, library])
-        .args(lengths)
+        .args(more)
         .output()
         .map_err(|error| error.to_string())?;
     serde_json::from_slice(&output.stdout)

@@ -1,5 +1,6 @@
 //! What a run of the bench has: models, the library, an output folder, its effort, its log.
 
+use std::cell::Cell;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -28,21 +29,31 @@ pub(crate) struct Workload {
     pub(crate) model: &'static str,
     /// Arguments of `onnxd bench`.
     pub(crate) load: &'static [&'static str],
+    /// Seconds of this load before any that counts: first runs of all sizes.
+    pub(crate) warm_up: &'static str,
 }
+
+/// What suits a model whose requests are all of one size.
+const ONE_SIZE: &str = "1.5";
 
 /// The five workloads: batches pay much, much, not at all, hardly, hardly.
 pub(crate) const WORKLOADS: [Workload; 5] = [
-    Workload { model: "tiny", load: &["tiny", "--concurrency", "64"] },
-    Workload { model: "rank", load: &["rank", "--concurrency", "64"] },
-    Workload { model: "magika", load: &["magika", "--concurrency", "16"] },
-    Workload { model: "image", load: &["image", "--concurrency", "16"] },
+    Workload { model: "tiny", load: &["tiny", "--concurrency", "64"], warm_up: ONE_SIZE },
+    Workload { model: "rank", load: &["rank", "--concurrency", "64"], warm_up: ONE_SIZE },
+    Workload { model: "magika", load: &["magika", "--concurrency", "16"], warm_up: ONE_SIZE },
+    Workload { model: "image", load: &["image", "--concurrency", "16"], warm_up: ONE_SIZE },
     TEXT,
 ];
-/// Texts of mixed lengths.
+/// Texts of mixed lengths. All tokens are real: what a run of this model takes follows from its mask,
+/// too.
 pub(crate) const TEXT: Workload = Workload {
     model: "text_mixed",
-    load: &["text_mixed", "--concurrency", "16", "--lengths", "8..128"],
+    load: &["text_mixed", "--concurrency", "16", "--lengths", "8..128", "--value", TEXT_MASK],
+    // Each of 121 lengths, in batches of several sizes.
+    warm_up: "10",
 };
+/// The mask of a text without padding.
+pub(crate) const TEXT_MASK: &str = "attention_mask=1";
 /// Says how texts are padded, which no server can know by itself.
 const TEXT_RULES: &str = "
 [inputs.input_ids]
@@ -57,6 +68,8 @@ cut = { axis = 1 }
 
 /// Folder of the models that are made here.
 const PERCEPTRONS: &str = "perceptrons";
+/// Folder of the repositories, each by its number.
+const SERVED: &str = "served";
 
 /// What a run of the bench has.
 pub(crate) struct Setting {
@@ -64,6 +77,8 @@ pub(crate) struct Setting {
     pub(crate) library: PathBuf,
     pub(crate) effort: Effort,
     begun_at: Instant,
+    /// Repositories made so far.
+    repositories: Cell<usize>,
 }
 
 impl Setting {
@@ -76,6 +91,10 @@ impl Setting {
             return Err(format!("no models in {}: `make bench` makes them", made.display()));
         }
         let io = |error: std::io::Error| error.to_string();
+        let served = out.join(SERVED);
+        if served.exists() {
+            std::fs::remove_dir_all(&served).map_err(io)?;
+        }
         let own = out.join(PERCEPTRONS);
         crate::models::write_mlp(&own, "tiny", &[64, 64, 10]).map_err(io)?;
         crate::models::write_mlp(&own, "rank", &[256, 1024, 1024, 512, 1]).map_err(io)?;
@@ -83,7 +102,7 @@ impl Setting {
         if !library.is_dir() {
             return Err(format!("no ONNX Runtime in {}: `make build` first", library.display()));
         }
-        Ok(Self { out, library, effort, begun_at: Instant::now() })
+        Ok(Self { out, library, effort, begun_at: Instant::now(), repositories: Cell::new(0) })
     }
 
     /// Tells what is being done.
@@ -109,13 +128,12 @@ impl Setting {
         there.unwrap_or(&sources[0]).clone()
     }
 
-    /// A repository of these models, with `settings` over their own.
+    /// A new repository of these models, with `settings` over their own.
     pub(crate) fn repository(&self, names: &[&str], settings: &str) -> Result<PathBuf, String> {
-        let root = self.out.join("served");
+        let made_before = self.repositories.get();
+        self.repositories.set(made_before + 1);
+        let root = self.out.join(SERVED).join(made_before.to_string());
         let io = |error: std::io::Error| error.to_string();
-        if root.exists() {
-            std::fs::remove_dir_all(&root).map_err(io)?;
-        }
         for name in names {
             let (source, target) = (self.source(name), root.join(name));
             std::fs::create_dir_all(&target).map_err(io)?;

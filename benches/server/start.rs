@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
-use onnxd::bench::input;
+use onnxd::bench::input::{self, Given};
 use onnxd::pb::ModelInferRequest;
 use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use prost::Message;
@@ -30,7 +30,7 @@ impl Expected {
     pub(crate) fn of(server: &Server, model: &str) -> Result<Self, String> {
         block_on(async {
             let metadata = input::metadata(&server.address, model).await?;
-            let encoded = input::request(&metadata, (1, 1), &[])?;
+            let encoded = input::request(&metadata, (1, 1), &Given::default())?;
             let request = ModelInferRequest::decode(encoded).map_err(|error| error.to_string())?;
             let answer = ask(&server.address, &request).await?;
             Ok(Self { request, answer })

@@ -5,7 +5,7 @@ use std::path::Path;
 use onnxd::bench::plot;
 use serde_json::{Value, json};
 
-use crate::row::Row;
+use crate::row::{Before, Row};
 use crate::setting::{Effort, Setting};
 use crate::{batching, cores, limits, overload, process};
 
@@ -48,10 +48,12 @@ impl Options {
         self.rows.is_empty() || self.rows.iter().any(|row| row == number)
     }
 
-    /// The earlier figure of a row.
-    fn before(&self, row: &Row) -> Option<f64> {
+    /// What the earlier run showed of a row.
+    fn before(&self, row: &Row) -> Option<Before> {
         let rows = self.before.as_ref()?["rows"].as_array()?;
-        rows.iter().find(|each| each["name"] == row.name.as_str())?["figure"].as_f64()
+        let earlier = rows.iter().find(|each| each["name"] == row.name.as_str())?;
+        let range = [earlier["range"][0].as_f64()?, earlier["range"][1].as_f64()?];
+        Some(Before { figure: earlier["figure"].as_f64()?, range })
     }
 }
 
@@ -90,6 +92,14 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     println!("\n{:<3} {:<58} {:>8}     {:>15} {:>8}", "row", "figure", "median", "range", "target");
     for row in &rows {
         println!("{}", row.to_text(options.before(row)));
+    }
+    let compared: Vec<bool> = rows
+        .iter()
+        .filter_map(|row| options.before(row).map(|before| row.agrees_with(before)))
+        .collect();
+    if !compared.is_empty() {
+        let agree = compared.iter().filter(|agrees| **agrees).count();
+        println!("\n{agree} of {} figures agree: their ranges overlap", compared.len());
     }
     let others = crate::run::others_share();
     println!("\nother processes: {:.0} % of a core", 100.0 * others);

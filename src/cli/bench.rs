@@ -8,8 +8,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
+use crate::bench::input::{self, Given};
 use crate::bench::load::{self, Load, Pace};
-use crate::bench::{Measured, input, plot};
+use crate::bench::{Measured, plot};
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
@@ -50,6 +51,10 @@ pub(super) fn command() -> Command {
         )
         .arg(
             option("shape", "INPUT=N,N", "Shape of an input whose dimensions are open")
+                .action(ArgAction::Append),
+        )
+        .arg(
+            option("value", "INPUT=V", "Value of all elements of an input, such as 1 for a mask")
                 .action(ArgAction::Append),
         )
         .arg(
@@ -109,8 +114,10 @@ async fn measure(matches: &ArgMatches) -> Result<Measured, String> {
     let text = |name| matches.get_one::<String>(name).cloned().unwrap_or_default();
     let count = |name| matches.get_one::<usize>(name).copied().unwrap_or(1).max(1);
     let (address, model) = (text("addr"), text("model"));
-    let shapes: Result<Vec<_>, String> =
-        matches.get_many::<String>("shape").into_iter().flatten().map(|s| shape(s)).collect();
+    let all = |name| matches.get_many::<String>(name).into_iter().flatten();
+    let shapes: Result<Vec<_>, String> = all("shape").map(|text| shape(text)).collect();
+    let values: Result<Vec<_>, String> = all("value").map(|text| value(text)).collect();
+    let given = Given { shapes: shapes?, values: values? };
     let rows = matches.get_one::<i64>("rows").copied().unwrap_or(1);
     let describer = matches.get_one::<String>("describe").unwrap_or(&address);
     let metadata = input::metadata(describer, &model).await?;
@@ -129,7 +136,7 @@ async fn measure(matches: &ArgMatches) -> Result<Measured, String> {
         connections: count("connections"),
         timeout: matches.get_one::<u64>("timeout-ms").copied().map(Duration::from_millis),
         cancels: !matches.get_flag("no-cancel"),
-        messages: input::requests(&metadata, rows, lengths(&text("lengths"))?, &shapes?)?,
+        messages: input::requests(&metadata, rows, lengths(&text("lengths"))?, &given)?,
     };
     let bar = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {pos} answers {per_sec}") {
@@ -155,6 +162,12 @@ fn shape(text: &str) -> Result<(String, Vec<i64>), String> {
     let (name, dims) = text.split_once('=').ok_or_else(wrong)?;
     let dims: Result<Vec<i64>, _> = dims.split(',').map(str::parse).collect();
     Ok((name.to_owned(), dims.map_err(|_| wrong())?))
+}
+
+fn value(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("--value: expected INPUT=V, got {text:?}"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

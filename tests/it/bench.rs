@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use onnxd::bench::Measured;
-use onnxd::bench::input;
+use onnxd::bench::input::{self, Given};
 use onnxd::bench::load::{Load, Pace, run};
 use prost::Message;
 use tonic::Code;
@@ -87,8 +87,8 @@ async fn nobody_there_is_an_error_and_a_request_needs_metadata_only() {
     let server = TestServer::start(&[]).await;
     let address = server.grpc.to_string();
     let metadata = input::metadata(&address, "echo").await.unwrap();
-    let shapes = [("x".to_owned(), vec![3, 2])];
-    let message = input::request(&metadata, (1, 1), &shapes).unwrap();
+    let given = Given { shapes: vec![("x".to_owned(), vec![3, 2])], ..Given::default() };
+    let message = input::request(&metadata, (1, 1), &given).unwrap();
     let decoded = onnxd::pb::ModelInferRequest::decode(message).unwrap();
     assert_eq!(decoded.inputs[0].shape, [3, 2]);
     assert_eq!(decoded.raw_input_contents[0].len(), 24);
