@@ -28,6 +28,11 @@ const WELL: f64 = 0.99;
 /// Connections of the overload.
 const CONNECTIONS: usize = 4;
 
+/// Seconds at capacity before any that count.
+const WARM_UP: &str = "2";
+/// So many times the usual rounds: few answers are given in one of magika, and the bounds are narrow.
+const ROUNDS: usize = 2;
+
 /// A model, its callers at capacity, and the share of the capacity that must be left.
 const MODELS: [(&str, &str, f64); 2] = [("magika", "16", 97.0), ("rank", "64", 68.0)];
 /// What clients do at their deadline.
@@ -38,6 +43,7 @@ pub(crate) fn rows(setting: &Setting) -> Result<Vec<Row>, String> {
     for (model, callers, target) in MODELS {
         let models = setting.repository(&[model], "")?;
         let server = Server::start(&models, &setting.log())?;
+        server.load(&[model, "--concurrency", callers, "--duration", WARM_UP])?;
         let duration = ["--duration", setting.effort.seconds];
         // As known last; the overload is a multiple of it.
         let capacity = Cell::new(f64::NAN);
@@ -59,7 +65,7 @@ pub(crate) fn rows(setting: &Setting) -> Result<Vec<Row>, String> {
                 Ok(100.0 * server.overload(&arguments)?.goodput)
             };
             let say = |round: &str| setting.say(&format!("twice the capacity, {of}, {round}"));
-            let goodput = turns::shares(setting.effort.rounds, over, at_capacity, say)?;
+            let goodput = turns::shares(ROUNDS * setting.effort.rounds, over, at_capacity, say)?;
             let mut back = Vec::new();
             for round in 1..=setting.effort.few_rounds {
                 let rounds = setting.effort.few_rounds;

@@ -8,11 +8,15 @@ use onnxd::bench::input::{self, Given};
 use onnxd::pb::ModelInferRequest;
 use onnxd::pb::grpc_inference_service_client::GrpcInferenceServiceClient;
 use prost::Message;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::run::Server;
 
-/// Pause between two attempts: far below what is measured.
+/// Pause between two attempts to connect: far below what is measured.
 const PAUSE: Duration = Duration::from_millis(1);
 /// After which the server will not answer any more.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,7 +36,7 @@ impl Expected {
             let metadata = input::metadata(&server.address, model).await?;
             let encoded = input::request(&metadata, (1, 1), &Given::default())?;
             let request = ModelInferRequest::decode(encoded).map_err(|error| error.to_string())?;
-            let answer = ask(&server.address, &request).await?;
+            let answer = ask(connect(&server.address).await?, &request).await?;
             Ok(Self { request, answer })
         })
     }
@@ -45,7 +49,8 @@ impl Expected {
     }
 }
 
-/// Starts a server on `models` and asks until it answers; seconds until then, and the server.
+/// Starts a server on `models`, waits for its word that it serves and asks; seconds until the answer,
+/// and the server. The word comes by itself: a server that is asked all the time starts later.
 pub(crate) fn first_answer(
     models: &Path,
     log: &Path,
@@ -55,20 +60,32 @@ pub(crate) fn first_answer(
     block_on(async {
         let begun_at = Instant::now();
         let server = Server::spawn(models, &address, log)?;
-        loop {
-            let problem = match ask(&address, &expected.request).await {
-                Ok(answer) if expected.is(&answer) => {
-                    return Ok((begun_at.elapsed().as_secs_f64(), server));
-                }
-                Ok(_) => return Err("the first answer is wrong".to_owned()),
-                Err(problem) => problem,
-            };
-            if begun_at.elapsed() > PATIENCE {
-                return Err(format!("no answer after start: {problem}"));
+        let channel = loop {
+            match connect(&address).await {
+                Ok(channel) => break channel,
+                Err(problem) if begun_at.elapsed() > PATIENCE => return Err(problem),
+                Err(_) => sleep(PAUSE).await,
             }
-            sleep(PAUSE).await;
+        };
+        timeout(PATIENCE, serves(channel.clone())).await.map_err(|_| "it never served")??;
+        if !expected.is(&ask(channel, &expected.request).await?) {
+            return Err("the first answer is wrong".to_owned());
         }
+        Ok((begun_at.elapsed().as_secs_f64(), server))
     })
+}
+
+/// Waits until the server says that it serves.
+async fn serves(channel: Channel) -> Result<(), String> {
+    let everything = HealthCheckRequest { service: String::new() };
+    let watched = HealthClient::new(channel).watch(everything).await;
+    let mut said = watched.map_err(|status| status.message().to_owned())?.into_inner();
+    while let Some(health) = said.message().await.map_err(|status| status.message().to_owned())? {
+        if health.status() == ServingStatus::Serving {
+            return Ok(());
+        }
+    }
+    Err("it ended before it served".to_owned())
 }
 
 /// An address that is free now. The server cannot tell its own before it is up.
@@ -76,10 +93,14 @@ fn free_address() -> std::io::Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-async fn ask(address: &str, request: &ModelInferRequest) -> Result<Vec<f32>, String> {
-    let connected = GrpcInferenceServiceClient::connect(format!("http://{address}")).await;
-    let mut client = connected.map_err(|error| error.to_string())?;
-    let answered = client.model_infer(request.clone()).await;
+async fn connect(address: &str) -> Result<Channel, String> {
+    let endpoint = Channel::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|error| error.to_string())?;
+    endpoint.connect().await.map_err(|error| error.to_string())
+}
+
+async fn ask(channel: Channel, request: &ModelInferRequest) -> Result<Vec<f32>, String> {
+    let answered = GrpcInferenceServiceClient::new(channel).model_infer(request.clone()).await;
     let answer = answered.map_err(|status| status.message().to_owned())?.into_inner();
     let raw = answer.raw_output_contents.first().ok_or("an answer without an output")?;
     Ok(raw
