@@ -275,9 +275,7 @@ impl App {
         };
         let calls = self.metrics.calls(methods(access.is_guarded()));
         let encode = self.encoder();
-        ports
-            .start(self.listeners, shared, ([grpc, http], calls), encode)
-            .map_err(|error| internal(&error))?;
+        ports.start(self.listeners, shared, ([grpc, http], calls), encode);
         tokio::pin!(shutdown);
         let loaded = tokio::select! {
             biased;
@@ -331,7 +329,7 @@ impl Ports {
         Shared { config, repository, control, memory, access, traces, stop, runtime }: Shared<'_>,
         ([connections, rest_connections], calls): ([Connections; 2], CallMetrics),
         encode: impl Fn(Format) -> Result<String, fmt::Error> + Clone + Send + Sync + 'static,
-    ) -> Result<(), tonic_reflection::server::Error> {
+    ) {
         let grpc = GrpcServer {
             repository: Arc::clone(repository),
             requests: config.requests,
@@ -348,7 +346,7 @@ impl Ports {
         let is_explicit = matches!(config.model_control, ControlMode::Explicit { .. });
         let operator = grpc.operator(is_explicit.then(|| control.clone()));
         let by_rest = http::operator(Arc::clone(&operator), access);
-        let operator = grpc.operator_routes(operator)?.merge(by_rest);
+        let operator = grpc.operator_routes(operator).merge(by_rest);
         let rest = HttpServer {
             service: grpc.callers(),
             cross_origin: config.cross_origin.clone(),
@@ -359,9 +357,7 @@ impl Ports {
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
             let (local, _file) = listeners.local.map(LocalListener::into_parts).unzip();
-            if let Err(error) = grpc.serve(listeners.grpc, local, stopped).await {
-                tracing::error!(%error, "the data port could not be served");
-            }
+            grpc.serve(listeners.grpc, local, stopped).await;
         });
         let stopped = raised(stop.subscribe());
         self.data.spawn(async move {
@@ -372,7 +368,6 @@ impl Ports {
         let stopped = raised(self.stop_operator.subscribe());
         let operated = Operated::new(repository, access, memory, runtime);
         self.operator.spawn(admin::serve(listeners.admin, operated, encode, operator, stopped));
-        Ok(())
     }
 }
 

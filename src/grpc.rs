@@ -23,7 +23,6 @@ use crate::access::Access;
 use crate::config::{Compression, CrossOrigin, RequestLimits};
 use crate::connection::{Connections, Routed};
 use crate::job::ByteBudget;
-use crate::pb;
 use crate::pb::server::grpc_inference_service_server::GrpcInferenceServiceServer;
 use crate::repository::Repository;
 use crate::repository::control::ModelControl;
@@ -43,6 +42,7 @@ mod once;
 mod parameters;
 mod plain;
 pub mod receive;
+mod reflection;
 pub mod request_id;
 pub mod service;
 pub mod status;
@@ -87,16 +87,13 @@ pub struct GrpcServer {
 impl GrpcServer {
     /// Serves `listener`, and `local` if there is one, until `stop` is done and every open call has
     /// ended. The second wait has no bound; drop the future to cut it short.
-    ///
-    /// # Errors
-    /// A descriptor set that reflection cannot read, which is a fault of the build.
     pub async fn serve(
         self,
         listener: TcpListener,
         local: Option<UnixListener>,
         stop: impl Future<Output = ()>,
-    ) -> Result<(), tonic_reflection::server::Error> {
-        let routes = self.routes()?.prepare();
+    ) {
+        let routes = self.routes().prepare();
         // The framework reports a message above the limit as OUT_OF_RANGE; every other gRPC
         // implementation, and so every client, knows it as RESOURCE_EXHAUSTED.
         let service = ServiceExt::<http::Request<Body>>::map_response(routes, rename_too_large);
@@ -130,11 +127,9 @@ impl GrpcServer {
         let (stop, unsecured) = (stop.shared(), self.connections.unsecured());
         let data = self.connections.serve(listener, service.clone(), stop.clone());
         let Some(local) = local else {
-            data.await;
-            return Ok(());
+            return data.await;
         };
         tokio::join!(data, unsecured.serve(local, service, stop));
-        Ok(())
     }
 
     /// The calls as callers have them.
@@ -167,7 +162,7 @@ impl GrpcServer {
         routes.route_layer(axum::middleware::from_fn_with_state(self.access.clone(), gate::gate))
     }
 
-    fn routes(&self) -> Result<Routes, tonic_reflection::server::Error> {
+    fn routes(&self) -> Routes {
         let mut inference = GrpcInferenceServiceServer::from_arc(self.callers())
             .max_decoding_message_size(self.requests.max_message_bytes)
             // An answer that a model has made is sent, whatever its size.
@@ -179,30 +174,24 @@ impl GrpcServer {
         let health = tonic_health::pb::health_server::HealthServer::new(health);
         let mut routes = Routes::new(inference).add_service(health);
         if self.reflection {
-            routes = routes.add_service(descriptors().build_v1()?);
-            routes = routes.add_service(descriptors().build_v1alpha()?);
+            routes = routes.add_service(reflection::V1::default());
+            routes = routes.add_service(reflection::V1Alpha::default());
         }
         if !self.access.is_guarded() {
-            return Ok(routes);
+            return routes;
         }
-        Ok(self.guarded(routes.into_axum_router()).into())
+        self.guarded(routes.into_axum_router()).into()
     }
 
     /// The operator's calls over gRPC, for the operator's port.
-    ///
-    /// # Errors
-    /// A descriptor set that reflection cannot read, which is a fault of the build.
-    pub fn operator_routes(
-        &self,
-        service: Arc<InferenceService>,
-    ) -> Result<axum::Router, tonic_reflection::server::Error> {
+    pub fn operator_routes(&self, service: Arc<InferenceService>) -> axum::Router {
         let mut routes = Routes::new(GrpcInferenceServiceServer::from_arc(service));
         if self.reflection {
-            routes = routes.add_service(descriptors().build_v1()?);
-            routes = routes.add_service(descriptors().build_v1alpha()?);
+            routes = routes.add_service(reflection::V1::default());
+            routes = routes.add_service(reflection::V1Alpha::default());
         }
         // Without the framework's answer to unknown paths, which would hide "404".
-        Ok(self.guarded(routes.into_axum_router().reset_fallback()))
+        self.guarded(routes.into_axum_router().reset_fallback())
     }
 }
 
@@ -211,12 +200,6 @@ fn encoding(compression: Compression) -> CompressionEncoding {
         Compression::Gzip => CompressionEncoding::Gzip,
         Compression::Zstd => CompressionEncoding::Zstd,
     }
-}
-
-fn descriptors() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
 /// In a response without a body the status is a header.

@@ -128,7 +128,10 @@ impl Curve {
     /// Time at `rows`: between known sizes on the line between them; below the smallest what that
     /// takes; above the largest as the last two sizes go on.
     pub(super) fn beyond(&self, rows: usize) -> Option<f64> {
-        self.beyond_real(super::count(rows))
+        match self.in_place(rows) {
+            Some(position) => Some(self.points[position].seconds),
+            None => self.beyond_real(super::count(rows)),
+        }
     }
 
     /// As [`Curve::beyond`], for a size that need not be whole.
@@ -174,8 +177,18 @@ impl Curve {
         self.points.iter().map(|point| (point.rows, point.seconds, point.runs))
     }
 
+    /// Where a size is, without a search, once all below it were seen, as they soon are: several costs
+    /// are asked for with every request.
+    fn in_place(&self, rows: usize) -> Option<usize> {
+        let place = rows.checked_sub(1)?;
+        (self.points.get(place)?.rows == rows).then_some(place)
+    }
+
     fn find(&self, rows: usize) -> Result<usize, usize> {
-        self.points.binary_search_by_key(&rows, |point| point.rows)
+        match self.in_place(rows) {
+            Some(position) => Ok(position),
+            None => self.points.binary_search_by_key(&rows, |point| point.rows),
+        }
     }
 }
 

@@ -1,0 +1,69 @@
+//! Descriptions of the services, which grpcurl asks for.
+//!
+//! Put together when the first caller asks, once for all ports: it takes milliseconds, in which a server
+//! that starts has better things to do.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tower::Service;
+
+use crate::pb;
+
+/// Reflection in its final version.
+pub(super) type V1 = OnDemand<false>;
+/// The version before, which older clients ask for.
+pub(super) type V1Alpha = OnDemand<true>;
+
+/// One version of reflection, put together on demand.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OnDemand<const ALPHA: bool>;
+
+impl NamedService for OnDemand<false> {
+    const NAME: &'static str = "grpc.reflection.v1.ServerReflection";
+}
+
+impl NamedService for OnDemand<true> {
+    const NAME: &'static str = "grpc.reflection.v1alpha.ServerReflection";
+}
+
+impl<const ALPHA: bool> Service<http::Request<Body>> for OnDemand<ALPHA> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if let Some(mut routes) = both_versions() {
+            return Box::pin(routes.call(request));
+        }
+        let status = Status::internal("the descriptions of the services cannot be read");
+        Box::pin(std::future::ready(Ok(status.into_http())))
+    }
+}
+
+/// Both versions; `None` if a descriptor set cannot be read, which is a fault of the build.
+fn both_versions() -> Option<Routes> {
+    static BUILT: OnceLock<Option<Routes>> = OnceLock::new();
+    let build = || {
+        let v1 = descriptors().build_v1().ok()?;
+        let v1alpha = descriptors().build_v1alpha().ok()?;
+        Some(Routes::new(v1).add_service(v1alpha).prepare())
+    };
+    BUILT.get_or_init(build).clone()
+}
+
+fn descriptors() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
