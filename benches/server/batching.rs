@@ -11,7 +11,8 @@ use crate::turns;
 const OFF: &str = "batching = \"off\"";
 
 /// A server that serves one model with some settings, and has done so for a while. Those that are
-/// compared are there at the same time and idle in turns.
+/// compared are there at the same time and idle in turns; so a range tells how loads differ, not how
+/// starts do.
 struct Warm<'a> {
     setting: &'a Setting,
     workload: Workload,

@@ -38,7 +38,7 @@ mod turns;
 
 use std::process::ExitCode;
 
-/// The server and the floor allocate as the shipped binary does.
+/// The allocator of the shipped binary, for the floor and for runs without a server.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

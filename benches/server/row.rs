@@ -29,7 +29,11 @@ pub(crate) struct Row {
 pub(crate) struct Before {
     pub(crate) figure: f64,
     pub(crate) range: [f64; 2],
+    pub(crate) rounds: usize,
 }
+
+/// Rounds whose range tells of noise.
+const ROUNDS: usize = 3;
 
 /// Most that a figure is shown better than its target.
 const BEST: f64 = 10.0;
@@ -74,10 +78,12 @@ impl Row {
         by_target.min(BEST)
     }
 
-    /// Whether an earlier run is the same but for noise: the ranges of the rounds overlap.
-    pub(crate) fn agrees_with(&self, before: Before) -> bool {
+    /// Whether an earlier run is the same but for noise: the ranges of the rounds overlap. Nobody knows
+    /// where there are too few rounds to show a range.
+    pub(crate) fn agrees_with(&self, before: Before) -> Option<bool> {
         let [low, high] = self.range();
-        low <= before.range[1] && before.range[0] <= high
+        let both = self.figures.len().min(before.rounds);
+        (both >= ROUNDS).then_some(low <= before.range[1] && before.range[0] <= high)
     }
 
     /// As people read it.
@@ -92,8 +98,12 @@ impl Row {
         let range = format!("{low:.2}-{high:.2}");
         let before = before.map_or_else(String::new, |before| {
             let change = 100.0 * (figure / before.figure - 1.0);
-            let verdict = if self.agrees_with(before) { "agrees" } else { "DIFFERS" };
-            format!("  before {:.2} ({change:+.1} %) {verdict}", before.figure)
+            let verdict = match self.agrees_with(before) {
+                Some(true) => " agrees",
+                Some(false) => " DIFFERS",
+                None => "",
+            };
+            format!("  before {:.2} ({change:+.1} %){verdict}", before.figure)
         });
         let note = if note.is_empty() { String::new() } else { format!("  {note}") };
         format!(

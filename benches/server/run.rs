@@ -207,7 +207,9 @@ fn machine_seconds() -> f64 {
 /// The command of a server in its default configuration. What silences ONNX Runtime is its own
 /// duty, and a part of its start.
 fn serve(cores: &str, models: &Path, address: &str, log: &Path) -> Result<Command, String> {
-    let log = std::fs::File::create(log).map_err(|error| error.to_string())?;
+    // Others may be writing to it.
+    let log = std::fs::File::options().create(true).append(true).open(log);
+    let log = log.map_err(|error| error.to_string())?;
     let mut command = pinned(cores, &onnxd());
     command.env_remove(DISABLE_TELEMETRY).stderr(log).arg("serve").arg(models);
     command.args(["--grpc-addr", address]);

@@ -70,6 +70,8 @@ cut = { axis = 1 }
 const PERCEPTRONS: &str = "perceptrons";
 /// Folder of the repositories, each by its number.
 const SERVED: &str = "served";
+/// What the servers of a run say.
+const LOG: &str = "server.log";
 
 /// What a run of the bench has.
 pub(crate) struct Setting {
@@ -95,6 +97,7 @@ impl Setting {
         if served.exists() {
             std::fs::remove_dir_all(&served).map_err(io)?;
         }
+        std::fs::write(out.join(LOG), "").map_err(io)?;
         let own = out.join(PERCEPTRONS);
         crate::models::write_mlp(&own, "tiny", &[64, 64, 10]).map_err(io)?;
         crate::models::write_mlp(&own, "rank", &[256, 1024, 1024, 512, 1]).map_err(io)?;
@@ -110,9 +113,9 @@ impl Setting {
         println!("[{:>3.0} s] {what}", self.begun_at.elapsed().as_secs_f64());
     }
 
-    /// Where a server's log goes.
+    /// Where the servers' logs go.
     pub(crate) fn log(&self) -> PathBuf {
-        self.out.join("server.log")
+        self.out.join(LOG)
     }
 
     /// The file of a model.

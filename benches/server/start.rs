@@ -68,7 +68,8 @@ pub(crate) fn first_answer(
             }
         };
         timeout(PATIENCE, serves(channel.clone())).await.map_err(|_| "it never served")??;
-        if !expected.is(&ask(channel, &expected.request).await?) {
+        let answer = timeout(PATIENCE, ask(channel, &expected.request)).await;
+        if !expected.is(&answer.map_err(|_| "it never answered")??) {
             return Err("the first answer is wrong".to_owned());
         }
         Ok((begun_at.elapsed().as_secs_f64(), server))

@@ -53,7 +53,8 @@ impl Options {
         let rows = self.before.as_ref()?["rows"].as_array()?;
         let earlier = rows.iter().find(|each| each["name"] == row.name.as_str())?;
         let range = [earlier["range"][0].as_f64()?, earlier["range"][1].as_f64()?];
-        Some(Before { figure: earlier["figure"].as_f64()?, range })
+        let rounds = usize::try_from(earlier["rounds"].as_u64()?).ok()?;
+        Some(Before { figure: earlier["figure"].as_f64()?, range, rounds })
     }
 }
 
@@ -93,10 +94,8 @@ pub(crate) fn measure(arguments: &[String]) -> Result<(), String> {
     for row in &rows {
         println!("{}", row.to_text(options.before(row)));
     }
-    let compared: Vec<bool> = rows
-        .iter()
-        .filter_map(|row| options.before(row).map(|before| row.agrees_with(before)))
-        .collect();
+    let compared: Vec<bool> =
+        rows.iter().filter_map(|row| row.agrees_with(options.before(row)?)).collect();
     if !compared.is_empty() {
         let agree = compared.iter().filter(|agrees| **agrees).count();
         println!("\n{agree} of {} figures agree: their ranges overlap", compared.len());

@@ -55,11 +55,14 @@ impl<const ALPHA: bool> Service<http::Request<Body>> for OnDemand<ALPHA> {
 fn both_versions() -> Option<Routes> {
     static BUILT: OnceLock<Option<Routes>> = OnceLock::new();
     let build = || {
-        let v1 = descriptors().build_v1().ok()?;
-        let v1alpha = descriptors().build_v1alpha().ok()?;
-        Some(Routes::new(v1).add_service(v1alpha).prepare())
+        let v1 = descriptors().build_v1()?;
+        let v1alpha = descriptors().build_v1alpha()?;
+        Ok(Routes::new(v1).add_service(v1alpha).prepare())
     };
-    BUILT.get_or_init(build).clone()
+    let told = |error: tonic_reflection::server::Error| {
+        tracing::error!(%error, "reflection cannot read its descriptions");
+    };
+    BUILT.get_or_init(|| build().map_err(told).ok()).clone()
 }
 
 fn descriptors() -> tonic_reflection::server::Builder<'static> {

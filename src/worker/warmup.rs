@@ -215,8 +215,8 @@ pub fn measure(
 /// Runs of one row that are measured in a row while the budget lasts; of larger sizes, which take
 /// most of the time, one, because they are gone through again.
 const MEASURED_RUNS: usize = 3;
-/// Rounds over all sizes, one after the other, that must not change what follows. One will do: nothing
-/// then stands on a single run, and a server starts sooner.
+/// Rounds over all sizes, one after the other, that must not change what follows. One will do: while the
+/// budget lasts, nothing then stands on a single run.
 const AGREEING: usize = 1;
 
 /// Whether two sizes of runs are the same as far as doubling tells: between two measured sizes, where

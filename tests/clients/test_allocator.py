@@ -12,7 +12,7 @@ def test_onnx_runtime_allocates_as_the_server_does(tmp_path):
     server = harness.Server(repository, environment=environment)
     lines = bindings.with_suffix(f".{server.process.pid}").read_text().splitlines()
     server.stop()
-    for function in ("malloc", "free"):
+    for function in ("malloc", "realloc", "posix_memalign", "free"):
         bound = [line for line in lines if f"symbol `{function}'" in line]
         of_runtime = [line for line in bound if "binding file" in line and "libonnxruntime" in line]
         assert of_runtime, f"{function} was not looked for"
