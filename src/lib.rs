@@ -121,7 +121,7 @@
 //!   [`batcher::Batcher::next_batch`], answers in [`batcher::Ticket::answer`] or, from the run of an
 //!   equal request, in [`cache::ResponseCache::find`], and nowhere else.
 //! - Only [`onnx`] names ONNX Runtime, only the wire rooms name messages, only
-//!   `main.rs`, `onnx/strings.rs` and `processor.rs` have `unsafe` code, only [`config`], [`runtime`]
+//!   `onnx/strings.rs` and `processor.rs` have `unsafe` code, only [`config`], [`runtime`]
 //!   and [`cli`] read the environment, only `main.rs` prints and exits.
 
 pub mod access;
