@@ -8,8 +8,9 @@ use crate::row::Row;
 use crate::row::Target::{self, AtLeast, AtMost};
 use crate::run::{Run, Server, ceiling};
 use crate::setting::Setting;
+use crate::turns;
 
-/// Loads by name, and whether each goes to the floor. Those of a ratio are neighbours.
+/// Loads by name, and whether each goes to the floor.
 const LOADS: [(&str, bool, &[&str]); 11] = [
     ("floor 64", true, &["tiny", "--concurrency", "64"]),
     ("tiny 64", false, &["tiny", "--concurrency", "64"]),
@@ -24,31 +25,45 @@ const LOADS: [(&str, bool, &[&str]); 11] = [
     ("image 16", false, &["image", "--concurrency", "16"]),
 ];
 
-/// One round: what each load showed, and microseconds of a run by rows for each model.
-struct Round {
-    runs: BTreeMap<&'static str, Run>,
+/// What one turn of loads showed.
+type Runs = BTreeMap<&'static str, Run>;
+
+/// What the server is held against, measured before and after each turn of its loads.
+struct Rivals {
+    floors: Runs,
+    /// Microseconds of a run by rows for each model.
     curves: BTreeMap<&'static str, Value>,
 }
 
-impl Round {
+/// The server's loads, and its rivals at about that time.
+struct Round<'a> {
+    loads: &'a Runs,
+    rivals: &'a Rivals,
+}
+
+impl Round<'_> {
+    fn run(&self, load: &str) -> &Run {
+        self.loads.get(load).unwrap_or_else(|| &self.rivals.floors[load])
+    }
+
     fn cpu(&self, load: &str) -> f64 {
-        self.runs[load].cpu_micros
+        self.run(load).cpu_micros
     }
 
     fn p50(&self, load: &str) -> f64 {
-        self.runs[load].p50_micros
+        self.run(load).p50_micros
     }
 
     /// Of a run of one row.
     fn single(&self, model: &str) -> f64 {
-        self.curves[model]["1"].as_f64().unwrap_or(f64::NAN)
+        self.rivals.curves[model]["1"].as_f64().unwrap_or(f64::NAN)
     }
 
     /// Of a row at the best size.
     fn best_row(&self, model: &str) -> f64 {
         let per_row =
             |(rows, micros): (&String, &Value)| Some(micros.as_f64()? / rows.parse::<f64>().ok()?);
-        let all = self.curves[model].as_object().into_iter().flatten().filter_map(per_row);
+        let all = self.rivals.curves[model].as_object().into_iter().flatten().filter_map(per_row);
         all.fold(f64::INFINITY, f64::min)
     }
 
@@ -65,7 +80,7 @@ struct Wanted {
     target: (&'static str, Target),
     loads: &'static [&'static str],
     models: &'static [&'static str],
-    figure: fn(&Round) -> f64,
+    figure: fn(&Round<'_>) -> f64,
 }
 
 const ROWS: [Wanted; 6] = [
@@ -127,54 +142,84 @@ const ROWS: [Wanted; 6] = [
 /// its answers makes it cost as much as the generator itself.
 const SINGLY: f64 = 0.25;
 
+/// Server and floor.
+struct Bench<'a> {
+    setting: &'a Setting,
+    server: Server,
+    floor: Server,
+}
+
+impl Bench<'_> {
+    /// The loads of a row.
+    fn runs(&self, row: &Wanted, on_floor: bool) -> Result<Runs, String> {
+        let mut runs = Runs::new();
+        for (name, floor, arguments) in LOADS {
+            if floor != on_floor || !row.loads.contains(&name) {
+                continue;
+            }
+            let arguments = [arguments, &["--duration", self.setting.effort.seconds]].concat();
+            let run = if on_floor {
+                // The floor cannot describe its models: the server does.
+                let describe = ["--describe", self.server.address.as_str()];
+                self.floor.load(&[&arguments[..], &describe].concat())?
+            } else {
+                self.server.load(&arguments)?
+            };
+            runs.insert(name, run);
+        }
+        Ok(runs)
+    }
+
+    fn rivals(&self, row: &Wanted) -> Result<Rivals, String> {
+        let mut curves = BTreeMap::new();
+        for model in row.models {
+            let file = self.setting.model(model);
+            curves.insert(*model, ceiling(&file, &self.setting.library, &[])?);
+        }
+        Ok(Rivals { floors: self.runs(row, true)?, curves })
+    }
+
+    /// The loads of a row, and its rivals before each turn and after the last.
+    fn turns(&self, row: &Wanted) -> Result<(Vec<Runs>, Vec<Rivals>), String> {
+        let rounds = self.setting.effort.rounds;
+        let (mut loads, mut rivals) = (Vec::new(), vec![self.rivals(row)?]);
+        for round in 1..=rounds {
+            self.setting.say(&format!("{}, round {round} of {rounds}", row.name));
+            loads.push(self.runs(row, false)?);
+            rivals.push(self.rivals(row)?);
+        }
+        Ok((loads, rivals))
+    }
+}
+
 /// Measures what these rows need and no more.
 pub(crate) fn rows(setting: &Setting, wants: &dyn Fn(&str) -> bool) -> Result<Vec<Row>, String> {
-    let wanted: Vec<&Wanted> = ROWS.iter().filter(|row| wants(row.number)).collect();
     let models = setting.repository(&["tiny", "rank", "magika", "image"], "")?;
     let server = Server::start(&models, &setting.log())?;
-    let floor = Server::floor()?;
-    // The floor cannot describe its models: the server does.
-    let describe = ["--describe", server.address.as_str()];
-    let seconds = ["--duration", setting.effort.seconds];
-    let mut rounds = Vec::new();
-    for number in 1..=setting.effort.rounds {
-        setting.say(&format!("limits, round {number} of {}", setting.effort.rounds));
-        let mut round = Round { runs: BTreeMap::new(), curves: BTreeMap::new() };
-        for model in ["tiny", "rank", "image"] {
-            if wanted.iter().any(|row| row.models.contains(&model)) {
-                let curve = ceiling(&setting.model(model), &setting.library, &[])?;
-                round.curves.insert(model, curve);
-            }
-        }
-        for (name, on_floor, arguments) in LOADS {
-            if wanted.iter().any(|row| row.loads.contains(&name)) {
-                let arguments = [arguments, &seconds].concat();
-                let run = if on_floor {
-                    floor.load(&[&arguments[..], &describe].concat())?
-                } else {
-                    server.load(&arguments)?
-                };
-                round.runs.insert(name, run);
-            }
-        }
-        rounds.push(round);
+    let bench = Bench { setting, server, floor: Server::floor()? };
+    let (mut rows, mut all) = (Vec::new(), Vec::new());
+    for row in ROWS.iter().filter(|row| wants(row.number)) {
+        let (loads, rivals) = bench.turns(row)?;
+        let around = loads.iter().zip(rivals.windows(2));
+        let shares = around.map(|(loads, rivals)| {
+            [&rivals[0], &rivals[1]].map(|rivals| (row.figure)(&Round { loads, rivals }))
+        });
+        rows.push(Row::new(row.number, row.name, turns::steady(shares.collect()), row.target));
+        all.extend(loads);
+        all.extend(rivals.into_iter().map(|rivals| rivals.floors));
     }
-    tell(&rounds);
-    let row = |row: &&Wanted| {
-        let figures = rounds.iter().map(row.figure).collect();
-        Row::new(row.number, row.name, figures, row.target)
-    };
-    Ok(wanted.iter().map(row).collect())
+    tell(&all);
+    Ok(rows)
 }
 
 /// What lies behind the ratios.
-fn tell(rounds: &[Round]) {
+fn tell(turns: &[Runs]) {
     println!(
         "\n{:<12} {:>9} {:>9} {:>10} {:>7}",
         "load", "CPU us", "p50 us", "answers/s", "writes"
     );
     for (name, ..) in LOADS {
-        let runs: Vec<&Run> = rounds.iter().filter_map(|round| round.runs.get(name)).collect();
+        let runs: Vec<&Run> = turns.iter().filter_map(|runs| runs.get(name)).collect();
         let typical = |figure: fn(&Run) -> f64| {
             crate::row::median(runs.iter().map(|run| figure(run)).collect())
         };

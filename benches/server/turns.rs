@@ -18,11 +18,18 @@ pub(crate) fn shares(
     for round in 1..=rounds {
         say(&format!("round {round} of {rounds}"));
         let (figure, after) = (own()?, rival()?);
-        let change = (before - after).abs() / before.max(after);
-        found.push((change, 2.0 * figure / (before + after)));
+        found.push([figure / before, figure / after]);
         before = after;
     }
-    found.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-    found.truncate(rounds.div_ceil(2));
-    Ok(found.into_iter().map(|(_, share)| share).collect())
+    Ok(steady(found))
+}
+
+/// Of shares by the rival before and by the one after, the mean of both, in the half of all rounds where
+/// they agree best.
+pub(crate) fn steady(shares: Vec<[f64; 2]>) -> Vec<f64> {
+    let half = shares.len().div_ceil(2);
+    let change = |[before, after]: &[f64; 2]| (before - after).abs() / before.max(*after);
+    let mut shares = shares;
+    shares.sort_by(|one, other| change(one).total_cmp(&change(other)));
+    shares.into_iter().take(half).map(|[before, after]| f64::midpoint(before, after)).collect()
 }
