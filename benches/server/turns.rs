@@ -26,10 +26,9 @@ pub(crate) fn shares(
 
 /// Of shares by the rival before and by the one after, the mean of both, in the half of all rounds where
 /// they agree best.
-pub(crate) fn steady(shares: Vec<[f64; 2]>) -> Vec<f64> {
+pub(crate) fn steady(mut shares: Vec<[f64; 2]>) -> Vec<f64> {
     let half = shares.len().div_ceil(2);
     let change = |[before, after]: &[f64; 2]| (before - after).abs() / before.max(*after);
-    let mut shares = shares;
     shares.sort_by(|one, other| change(one).total_cmp(&change(other)));
     shares.into_iter().take(half).map(|[before, after]| f64::midpoint(before, after)).collect()
 }

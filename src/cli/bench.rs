@@ -175,6 +175,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_value_follows_the_name_of_its_input() {
+        assert_eq!(value("mask=1"), Ok(("mask".to_owned(), "1".to_owned())));
+        assert_eq!(value("text="), Ok(("text".to_owned(), String::new())));
+        let problem = value("mask").unwrap_err();
+        assert!(problem.contains("--value") && problem.contains("mask"), "{problem}");
+    }
+
+    #[test]
     fn a_range_of_lengths_is_two_numbers_that_rise() {
         assert_eq!(lengths("1..1"), Ok(1..=1));
         assert_eq!(lengths("8..128"), Ok(8..=128));

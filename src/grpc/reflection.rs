@@ -1,13 +1,14 @@
 //! Descriptions of the services, which grpcurl asks for.
 //!
 //! Put together when the first caller asks, once for all ports: it takes milliseconds, in which a server
-//! that starts has better things to do.
+//! that starts has better things to do, on a thread that may block.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::OnceLock;
 use std::task::{Context, Poll};
 
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -43,26 +44,37 @@ impl<const ALPHA: bool> Service<http::Request<Body>> for OnDemand<ALPHA> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        if let Some(mut routes) = both_versions() {
-            return Box::pin(routes.call(request));
-        }
-        let status = Status::internal("the descriptions of the services cannot be read");
-        Box::pin(std::future::ready(Ok(status.into_http())))
+        Box::pin(async move {
+            match both_versions().await {
+                Ok(mut routes) => routes.call(request).await,
+                Err(status) => Ok(status.into_http()),
+            }
+        })
     }
 }
 
-/// Both versions; `None` if a descriptor set cannot be read, which is a fault of the build.
-fn both_versions() -> Option<Routes> {
-    static BUILT: OnceLock<Option<Routes>> = OnceLock::new();
-    let build = || {
-        let v1 = descriptors().build_v1()?;
-        let v1alpha = descriptors().build_v1alpha()?;
-        Ok(Routes::new(v1).add_service(v1alpha).prepare())
+/// Both versions.
+///
+/// # Errors
+/// INTERNAL if a descriptor set cannot be read, which is a fault of the build.
+async fn both_versions() -> Result<Routes, Status> {
+    static BUILT: OnceCell<Routes> = OnceCell::const_new();
+    let built = || async {
+        #[expect(clippy::disallowed_methods, reason = "once, and no inference")]
+        let built = spawn_blocking(build);
+        let built = built.await.map_err(|error| error.to_string());
+        built.and_then(|built| built.map_err(|error| error.to_string()))
     };
-    let told = |error: tonic_reflection::server::Error| {
-        tracing::error!(%error, "reflection cannot read its descriptions");
-    };
-    BUILT.get_or_init(|| build().map_err(told).ok()).clone()
+    BUILT.get_or_try_init(built).await.cloned().map_err(|error| {
+        tracing::error!(error, "reflection cannot read its descriptions");
+        Status::internal("the descriptions of the services cannot be read")
+    })
+}
+
+fn build() -> Result<Routes, tonic_reflection::server::Error> {
+    let v1 = descriptors().build_v1()?;
+    let v1alpha = descriptors().build_v1alpha()?;
+    Ok(Routes::new(v1).add_service(v1alpha).prepare())
 }
 
 fn descriptors() -> tonic_reflection::server::Builder<'static> {

@@ -201,13 +201,14 @@ pub fn measure(
         }
         curve.push((rows, fastest));
     }
-    let (mut best, mut agreed) = (best_rows(&curve, max_rows), 0);
-    while agreed < AGREEING && curve.iter().map(|(_, took)| *took).sum::<Duration>() < left() {
+    // One round that changes nothing will do: while the budget lasts, nothing then stands on a single run.
+    let (mut best, mut settled) = (best_rows(&curve, max_rows), false);
+    while !settled && curve.iter().map(|(_, took)| *took).sum::<Duration>() < left() {
         for (rows, fastest) in &mut curve {
             *fastest = time(*rows).map_or(*fastest, |took| took.min(*fastest));
         }
         let before = std::mem::replace(&mut best, best_rows(&curve, max_rows));
-        agreed = if agrees(best, before) { agreed + 1 } else { 0 };
+        settled = agrees(best, before);
     }
     curve
 }
@@ -215,9 +216,6 @@ pub fn measure(
 /// Runs of one row that are measured in a row while the budget lasts; of larger sizes, which take
 /// most of the time, one, because they are gone through again.
 const MEASURED_RUNS: usize = 3;
-/// Rounds over all sizes, one after the other, that must not change what follows. One will do: while the
-/// budget lasts, nothing then stands on a single run.
-const AGREEING: usize = 1;
 
 /// Whether two sizes of runs are the same as far as doubling tells: between two measured sizes, where
 /// the best one lies is a guess.
